@@ -2112,17 +2112,20 @@ func (x *HasImagesResponse) GetPresent() []string {
 }
 
 type AdmitRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TicketId      string                 `protobuf:"bytes,1,opt,name=ticket_id,json=ticketId,proto3" json:"ticket_id,omitempty"`
-	MachineId     string                 `protobuf:"bytes,2,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
-	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	PublicKey     string                 `protobuf:"bytes,4,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
-	SigningKey    string                 `protobuf:"bytes,5,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
-	Endpoints     []string               `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	Labels        map[string]string      `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Version       string                 `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
-	Os            string                 `protobuf:"bytes,9,opt,name=os,proto3" json:"os,omitempty"`
-	Arch          string                 `protobuf:"bytes,10,opt,name=arch,proto3" json:"arch,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The whole ticket, so that the member can check who signed it.
+	Ticket    string `protobuf:"bytes,1,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	MachineId string `protobuf:"bytes,2,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	Name      string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// The name is only a suggestion, such as the host name: a taken one gets a number.
+	NameSuggested bool              `protobuf:"varint,12,opt,name=name_suggested,json=nameSuggested,proto3" json:"name_suggested,omitempty"`
+	PublicKey     string            `protobuf:"bytes,4,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	SigningKey    string            `protobuf:"bytes,5,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
+	Endpoints     []string          `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Labels        map[string]string `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Version       string            `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	Os            string            `protobuf:"bytes,9,opt,name=os,proto3" json:"os,omitempty"`
+	Arch          string            `protobuf:"bytes,10,opt,name=arch,proto3" json:"arch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2157,9 +2160,9 @@ func (*AdmitRequest) Descriptor() ([]byte, []int) {
 	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{35}
 }
 
-func (x *AdmitRequest) GetTicketId() string {
+func (x *AdmitRequest) GetTicket() string {
 	if x != nil {
-		return x.TicketId
+		return x.Ticket
 	}
 	return ""
 }
@@ -2176,6 +2179,13 @@ func (x *AdmitRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *AdmitRequest) GetNameSuggested() bool {
+	if x != nil {
+		return x.NameSuggested
+	}
+	return false
 }
 
 func (x *AdmitRequest) GetPublicKey() string {
@@ -2561,12 +2571,13 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"\x10HasImagesRequest\x12\x16\n" +
 	"\x06images\x18\x01 \x03(\tR\x06images\"-\n" +
 	"\x11HasImagesResponse\x12\x18\n" +
-	"\apresent\x18\x01 \x03(\tR\apresent\"\xf3\x02\n" +
-	"\fAdmitRequest\x12\x1b\n" +
-	"\tticket_id\x18\x01 \x01(\tR\bticketId\x12\x1d\n" +
+	"\apresent\x18\x01 \x03(\tR\apresent\"\x95\x03\n" +
+	"\fAdmitRequest\x12\x16\n" +
+	"\x06ticket\x18\x01 \x01(\tR\x06ticket\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x02 \x01(\tR\tmachineId\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1d\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12%\n" +
+	"\x0ename_suggested\x18\f \x01(\bR\rnameSuggested\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x04 \x01(\tR\tpublicKey\x12\x1f\n" +
 	"\vsigning_key\x18\x05 \x01(\tR\n" +
