@@ -2118,7 +2118,9 @@ type AdmitRequest struct {
 	MachineId string `protobuf:"bytes,2,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
 	Name      string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	// The name is only a suggestion, such as the host name: a taken one gets a number.
-	NameSuggested bool              `protobuf:"varint,12,opt,name=name_suggested,json=nameSuggested,proto3" json:"name_suggested,omitempty"`
+	NameSuggested bool `protobuf:"varint,12,opt,name=name_suggested,json=nameSuggested,proto3" json:"name_suggested,omitempty"`
+	// ingress, worker; empty is both.
+	Roles         []string          `protobuf:"bytes,13,rep,name=roles,proto3" json:"roles,omitempty"`
 	PublicKey     string            `protobuf:"bytes,4,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
 	SigningKey    string            `protobuf:"bytes,5,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
 	Endpoints     []string          `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
@@ -2186,6 +2188,13 @@ func (x *AdmitRequest) GetNameSuggested() bool {
 		return x.NameSuggested
 	}
 	return false
+}
+
+func (x *AdmitRequest) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
 }
 
 func (x *AdmitRequest) GetPublicKey() string {
@@ -2571,13 +2580,14 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"\x10HasImagesRequest\x12\x16\n" +
 	"\x06images\x18\x01 \x03(\tR\x06images\"-\n" +
 	"\x11HasImagesResponse\x12\x18\n" +
-	"\apresent\x18\x01 \x03(\tR\apresent\"\x95\x03\n" +
+	"\apresent\x18\x01 \x03(\tR\apresent\"\xab\x03\n" +
 	"\fAdmitRequest\x12\x16\n" +
 	"\x06ticket\x18\x01 \x01(\tR\x06ticket\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x02 \x01(\tR\tmachineId\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12%\n" +
-	"\x0ename_suggested\x18\f \x01(\bR\rnameSuggested\x12\x1d\n" +
+	"\x0ename_suggested\x18\f \x01(\bR\rnameSuggested\x12\x14\n" +
+	"\x05roles\x18\r \x03(\tR\x05roles\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x04 \x01(\tR\tpublicKey\x12\x1f\n" +
 	"\vsigning_key\x18\x05 \x01(\tR\n" +

@@ -1,0 +1,179 @@
+package join
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"uncloud/internal/faults"
+	"uncloud/internal/spec"
+)
+
+// Request is what a ticket holder says of itself.
+type Request struct {
+	MachineID     string
+	Name          string
+	NameSuggested bool // a taken name gets a number instead of a refusal
+	PublicKey     string
+	SigningKey    string
+	Endpoints     []netip.AddrPort
+	Labels        map[string]string
+	Roles         []spec.Role // empty: all
+	Version       string
+	OS            string
+	Arch          string
+}
+
+// Admission is what a member decided: the rows to write.
+type Admission struct {
+	Machine spec.Machine
+	Use     spec.TicketUse
+	// Again is set when the machine was admitted before and only asks again,
+	// because the first answer was lost. Nothing needs to be written then.
+	Again bool
+}
+
+// PickSubnet chooses the /24 of a machine (see mesh.PickSubnet).
+type PickSubnet func(network netip.Prefix, publicKey string, taken []netip.Prefix) (netip.Prefix, error)
+
+// Grace is how long after its end a ticket is still answered, so that its
+// holder is told why it is refused instead of hearing nothing.
+const Grace = 24 * time.Hour
+
+// Admit decides about a ticket holder by this member's own copy of the state.
+// In two partitions a ticket may thus be used up twice; that is the price of
+// joining without asking a centre, and every use is on record.
+func Admit(state *spec.State, t Ticket, req Request, now time.Time, pick PickSubnet) (Admission, error) {
+	if err := checkTicket(state, t, req, now); err != nil {
+		return Admission{}, err
+	}
+	use := spec.TicketUse{ID: t.ID + "/" + req.MachineID, Ticket: t.ID, Machine: req.MachineID, At: now}
+	if m, ok := state.Machines[req.MachineID]; ok {
+		if m.PublicKey != req.PublicKey {
+			return Admission{}, faults.New(faults.Conflict, "machine id %s belongs to another machine", req.MachineID).
+				WithHint("on the machine that joins: uncloudd reset")
+		}
+		return Admission{Machine: m, Use: use, Again: true}, nil
+	}
+	name, err := chooseName(state, req)
+	if err != nil {
+		return Admission{}, err
+	}
+	subnet, err := pick(state.Cluster.Network, req.PublicKey, takenSubnets(state))
+	if err != nil {
+		return Admission{}, err
+	}
+	roles := req.Roles
+	if len(roles) == 0 {
+		roles = []spec.Role{spec.RoleIngress, spec.RoleWorker}
+	}
+	return Admission{Use: use, Machine: spec.Machine{
+		ID: req.MachineID, Name: name, PublicKey: req.PublicKey, SigningKey: req.SigningKey,
+		Subnet: subnet, Endpoints: req.Endpoints, Labels: req.Labels,
+		Roles: roles, Schedulable: true,
+		Version: req.Version, OS: req.OS, Arch: req.Arch, JoinedAt: now,
+	}}, nil
+}
+
+func checkTicket(state *spec.State, t Ticket, req Request, now time.Time) error {
+	if t.Cluster != state.Cluster.ClusterID {
+		return faults.New(faults.TicketForeign, "the ticket is of another cluster (%s)", t.Cluster).
+			WithHint("make one on a member of this cluster: uc machine ticket > uncloud.ticket")
+	}
+	if issuer, ok := state.Machines[t.Issuer]; !ok || issuer.SigningKey != t.IssuerKey {
+		return faults.New(faults.TicketAltered, "the ticket was not signed by a member of this cluster").
+			WithHint("make a new one on a member: uc machine ticket > uncloud.ticket")
+	}
+	if now.After(t.ExpiresAt) {
+		return expired(t)
+	}
+	if row, ok := state.Tickets[t.ID]; ok && row.Revoked {
+		return faults.New(faults.TicketExpired, "ticket %s was revoked", t.ID).
+			WithHint("make a new one on a member: uc machine ticket > uncloud.ticket")
+	}
+	return checkUses(state, t, req)
+}
+
+func checkUses(state *spec.State, t Ticket, req Request) error {
+	var by []string
+	for _, u := range state.TicketUses {
+		if u.Ticket != t.ID {
+			continue
+		}
+		if u.Machine == req.MachineID {
+			return nil
+		}
+		by = append(by, machineName(state, u.Machine))
+	}
+	if len(by) < t.Uses {
+		return nil
+	}
+	slices.Sort(by)
+	return faults.New(faults.TicketUsed, "ticket %s is used up: %s joined with it", t.ID, strings.Join(by, ", ")).
+		WithHint("make a new one on a member: uc machine ticket > uncloud.ticket")
+}
+
+func machineName(state *spec.State, id string) string {
+	if m, ok := state.Machines[id]; ok {
+		return m.Name
+	}
+	return id
+}
+
+func chooseName(state *spec.State, req Request) (string, error) {
+	name := req.Name
+	if req.NameSuggested {
+		name = SafeName(name)
+	}
+	if err := spec.CheckMachineName(name); err != nil {
+		return "", faults.New(faults.Invalid, "%w", err).WithHint("choose another: uncloudd join --name NAME TICKET-FILE")
+	}
+	taken := map[string]bool{}
+	for _, m := range state.Machines {
+		taken[m.Name] = true
+	}
+	if !taken[name] {
+		return name, nil
+	}
+	if !req.NameSuggested {
+		return "", faults.New(faults.Conflict, "a machine named %s is a member already", name).
+			WithHint("choose another: uncloudd join --name NAME TICKET-FILE")
+	}
+	for i := 2; ; i++ {
+		if next := fmt.Sprintf("%s-%d", name, i); !taken[next] {
+			return next, nil
+		}
+	}
+}
+
+func takenSubnets(state *spec.State) []netip.Prefix {
+	var out []netip.Prefix
+	for _, m := range state.Machines {
+		if m.Subnet.IsValid() {
+			out = append(out, m.Subnet)
+		}
+	}
+	return out
+}
+
+// SafeName makes a machine name of a host name: the first label, lower case,
+// other characters as "-". It is "machine" where nothing is left.
+func SafeName(hostname string) string {
+	label, _, _ := strings.Cut(strings.ToLower(hostname), ".")
+	name := strings.Map(func(r rune) rune {
+		if (r >= 'a' && r <= 'z') || (r >= '0' && r <= '9') {
+			return r
+		}
+		return '-'
+	}, label)
+	name = strings.Trim(name, "-")
+	if len(name) > 60 {
+		name = strings.TrimRight(name[:60], "-")
+	}
+	if name == "" {
+		return "machine"
+	}
+	return name
+}
