@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+
+	"uncloud/internal/faults"
+	"uncloud/internal/spec"
+)
+
+// Places and ports. They are the same on every machine, so that one machine
+// can address another without asking.
+const (
+	DefaultConfigFile = "/etc/uncloud/config.json"
+	DefaultStateDir   = "/var/lib/uncloud"
+	DefaultSocket     = "/run/uncloud/uncloud.sock"
+	DefaultPodman     = "unix:///run/podman/podman.sock"
+	DefaultWireGuard  = 51820
+
+	apiPort       = 51000
+	gossipPort    = 51001
+	syncPort      = 51002
+	metricsPort   = 51003
+	admissionPort = 51004
+
+	linkName    = "uncloud"
+	bridgeName  = "uncloud0"
+	networkName = "uncloud"
+)
+
+// DefaultNetwork is the cluster network that machine init takes when it is
+// given none.
+var DefaultNetwork = netip.MustParsePrefix("10.210.0.0/16")
+
+// Config is the machine's configuration file, and the defaults where there is
+// none. What is decided once for a cluster is not here but in its state.
+type Config struct {
+	// Name is the machine's name when it becomes a member; empty is the host name.
+	Name string `json:"name"`
+	// Labels and Roles are given to the machine when it becomes a member. Empty
+	// Roles are all roles.
+	Labels map[string]string `json:"labels"`
+	Roles  []spec.Role       `json:"roles"`
+	// TicketFile is read at start while the machine is no member: it joins by itself.
+	TicketFile string `json:"ticketFile"`
+	// Endpoints are tried by others besides the addresses that the machine finds
+	// on its links: a public address behind a forwarding router.
+	Endpoints []netip.AddrPort `json:"endpoints"`
+	// ListenPort is the one UDP port. Changing it on a member is noticed by the others.
+	ListenPort int `json:"listenPort"`
+	// MTU of the WireGuard link; 0 is that of the way out minus 80.
+	MTU int `json:"mtu"`
+
+	StateDir     string `json:"stateDir"`
+	Socket       string `json:"socket"`
+	PodmanSocket string `json:"podmanSocket"`
+
+	Ingress IngressConfig `json:"ingress"`
+
+	// LogLevel is debug, info, warn or error.
+	LogLevel string `json:"logLevel"`
+}
+
+// IngressConfig is how this machine serves routes, where it has the role.
+type IngressConfig struct {
+	Email      string `json:"email"`      // for the certificate authority, optional
+	ACMEServer string `json:"acmeServer"` // directory URL; empty is Let's Encrypt
+	ACMERoots  string `json:"acmeRoots"`  // PEM file that the ACME server is checked with; empty is the system's
+}
+
+// LoadConfig reads a configuration file over the defaults. A missing default
+// file is no error; an unknown key is one, by name.
+func LoadConfig(path string) (Config, error) {
+	c := Config{
+		ListenPort: DefaultWireGuard, StateDir: DefaultStateDir, Socket: DefaultSocket, PodmanSocket: DefaultPodman, LogLevel: "info",
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && path == DefaultConfigFile {
+		return c, nil
+	}
+	if err != nil {
+		return c, faults.New(faults.Invalid, "read configuration: %w", err).WithHint("check --config, or leave it out for the defaults")
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&c); err != nil {
+		return c, faults.New(faults.Invalid, "configuration %s: %w", path, err).WithHint("compare it with the reference in docs/configuration.md")
+	}
+	return c, c.check(path)
+}
+
+func (c Config) check(path string) error {
+	bad := func(format string, args ...any) error {
+		return faults.New(faults.Invalid, "configuration %s: %s", path, fmt.Sprintf(format, args...)).
+			WithHint("compare it with the reference in docs/configuration.md")
+	}
+	if c.Name != "" {
+		if err := spec.CheckMachineName(c.Name); err != nil {
+			return bad("%v", err)
+		}
+	}
+	if c.ListenPort < 1 || c.ListenPort > 65535 {
+		return bad("listenPort is %d, and ports are 1-65535", c.ListenPort)
+	}
+	if c.MTU != 0 && (c.MTU < 1280 || c.MTU > 65535) {
+		return bad("mtu is %d; use 0 for automatic, or 1280-65535", c.MTU)
+	}
+	for _, r := range c.Roles {
+		if r != spec.RoleIngress && r != spec.RoleWorker {
+			return bad("there is no role %q: use ingress or worker", r)
+		}
+	}
+	return nil
+}

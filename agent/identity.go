@@ -1,0 +1,91 @@
+package agent
+
+import (
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"uncloud/internal/faults"
+	"uncloud/internal/spec"
+)
+
+// Identity is what makes this machine a member. It is made once, by init or
+// join, and never overwritten: a machine that has one must be reset first.
+type Identity struct {
+	MachineID  string `json:"machineId"`
+	ClusterID  string `json:"clusterId"`
+	PrivateKey string `json:"privateKey"` // WireGuard, base64
+	SigningKey []byte `json:"signingKey"` // Ed25519 seed and public key
+	// What the machine was told when it joined. It is enough to reach the
+	// others until the store has arrived; afterwards the store is believed.
+	Network      netip.Prefix   `json:"network"`
+	Self         spec.Machine   `json:"self"`
+	Members      []spec.Machine `json:"members,omitempty"`
+	ReadySite    string         `json:"readySite,omitempty"` // the store must hold ReadyVersion of this site
+	ReadyVersion uint64         `json:"readyVersion,omitempty"`
+}
+
+// Signer is the key that signs tickets.
+func (id Identity) Signer() ed25519.PrivateKey { return ed25519.PrivateKey(id.SigningKey) }
+
+const identityFile = "identity.json"
+
+// loadIdentity reads the identity; ok is false where the machine has none yet.
+func loadIdentity(dir string) (id Identity, ok bool, err error) {
+	text, err := os.ReadFile(filepath.Join(dir, identityFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return id, false, nil
+	}
+	if err != nil {
+		return id, false, fmt.Errorf("read identity: %w", err)
+	}
+	if err := json.Unmarshal(text, &id); err != nil || len(id.SigningKey) != ed25519.PrivateKeySize {
+		return id, false, faults.New(faults.Internal, "the identity in %s cannot be read", filepath.Join(dir, identityFile)).
+			WithHint("restore it from a backup, or remove the machine elsewhere with: uc machine rm, and here: uncloudd reset").Because(err)
+	}
+	return id, true, nil
+}
+
+// save writes the identity so that a power cut leaves the old file, or the
+// new one, and never half of one.
+func (id Identity) save(dir string) error {
+	text, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode identity: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make %s: %w", dir, err)
+	}
+	if err := writeAtomic(filepath.Join(dir, identityFile), text, 0o600); err != nil {
+		return fmt.Errorf("write identity: %w", err)
+	}
+	return nil
+}
+
+// writeAtomic replaces a file: temporary file, fsync, rename, fsync of the folder.
+func writeAtomic(path string, content []byte, mode os.FileMode) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // gone already when the rename succeeded
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
