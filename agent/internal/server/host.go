@@ -1,0 +1,165 @@
+package server
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	uncloudv1 "uncloud/api/uncloud/v1"
+	"uncloud/internal/spec"
+)
+
+// Host is the machine, member or not. agent.go fulfils it.
+type Host interface {
+	// Info never fails: it is what a person asks when nothing else answers.
+	Info() *uncloudv1.InfoResponse
+	// Init makes a cluster with this machine as its first. It returns an
+	// is-member fault where the machine belongs to one.
+	Init(ctx context.Context, opts InitOptions) error
+	// Join makes the machine a member of the ticket's cluster and ends when it is ready.
+	Join(ctx context.Context, opts JoinOptions, progress func(text string)) error
+	// Reset forgets the cluster. Named volumes stay.
+	Reset(ctx context.Context) error
+	// Member is what the machine can do as a member; a not-member or
+	// not-ready fault while it is none.
+	Member() (*Member, error)
+}
+
+// InitOptions are the choices of a new cluster.
+type InitOptions struct {
+	Name      string
+	Network   netip.Prefix // the zero Prefix is the default network
+	Domain    string
+	Endpoints []netip.AddrPort
+}
+
+// JoinOptions are the choices of a machine that joins.
+type JoinOptions struct {
+	Ticket    string // content of the file
+	Name      string // empty: the configured name, or the host name
+	Labels    map[string]string
+	Endpoints []netip.AddrPort
+}
+
+// Tx is a transaction on the replicated state.
+type Tx interface {
+	State() *spec.State
+	Put(rows ...spec.Row) error
+	Delete(table, key string) error
+}
+
+// Version names a commit of a machine's store.
+type Version struct {
+	Site string
+	Seq  uint64
+}
+
+// Member is what the organs of a member can do for the API. Every field is set.
+type Member struct {
+	Self  string // machine id
+	State func() *spec.State
+	Alive func() spec.Alive
+	RTT   func(machine string) (time.Duration, bool)
+	Notes func() []Note // what this machine suffers from
+	// Update runs fn in a transaction and returns when it is durable.
+	Update func(ctx context.Context, fn func(Tx) error) (Version, error)
+	// DialAPI connects to another machine's API over the mesh.
+	DialAPI func(ctx context.Context, machine string) (net.Conn, error)
+	// WaitFor returns when the local store has the version.
+	WaitFor func(ctx context.Context, v Version, from string) error
+	// AwaitLoaded returns when names and ingress use a state that has the version.
+	AwaitLoaded func(ctx context.Context, v Version) error
+	// IssueTicket makes and records a ticket; the text is the file's content.
+	IssueTicket func(ctx context.Context, valid time.Duration, uses int) (id, text string, expires time.Time, err error)
+	// Admit decides about a ticket holder and writes the rows.
+	Admit func(ctx context.Context, ticket string, req *uncloudv1.AdmitRequest) (*uncloudv1.AdmitResponse, error)
+	// ManagementAddress is derived from a machine's public key.
+	ManagementAddress func(publicKey string) netip.Addr
+	WireGuard         func() *uncloudv1.WireGuardResponse
+	StoreStatus       func() *uncloudv1.StoreStatusResponse
+
+	Rollouts Rollouts
+	Replicas Replicas
+	Engine   Engine
+	Images   Images
+}
+
+// Note is something that a machine or service suffers from.
+type Note struct{ Code, Text string }
+
+// Replicas runs and retires the replicas of this machine.
+type Replicas interface {
+	// Ensure runs a replica's container and returns its verdict. The error is
+	// about the machine; what is wrong with the container is in the Outcome.
+	Ensure(ctx context.Context, replica string, skipHealth bool) (Outcome, error)
+	// Retire stops and removes a replica's container; no error when there is none.
+	Retire(ctx context.Context, replica string) error
+}
+
+// Outcome is how a replica that was asked to run turned out.
+type Outcome struct {
+	Container spec.Container
+	Fault     error    // nil: it runs, and is healthy if it has a check
+	Logs      []string // the last lines where Fault is set
+}
+
+// Engine reads and enters containers of this machine.
+type Engine interface {
+	Logs(ctx context.Context, replica string, opts LogOptions, emit func(LogLine) error) error
+	// Exec runs a command in a replica's container and returns its exit code.
+	Exec(ctx context.Context, replica string, opts ExecOptions, streams ExecStreams) (int, error)
+	// HasImages tells which of these image names the engine has.
+	HasImages(ctx context.Context, names []string) ([]string, error)
+	ListImages(ctx context.Context) ([]*uncloudv1.Image, error)
+	ListVolumes(ctx context.Context) ([]string, error)
+}
+
+// LogOptions select log lines. Tail -1 is all.
+type LogOptions struct {
+	Follow       bool
+	Tail         int
+	Since, Until time.Time
+}
+
+// LogLine is one line that a container wrote.
+type LogLine struct {
+	At     time.Time
+	Stderr bool
+	Text   string
+}
+
+// ExecOptions are the choices of an exec.
+type ExecOptions struct {
+	Command []string
+	User    string
+	Env     map[string]string
+	TTY     bool
+	Size    TerminalSize
+}
+
+// TerminalSize is in characters.
+type TerminalSize struct{ Rows, Columns uint16 }
+
+// ExecStreams are the ends of an exec. Stdin is nil where none is wanted.
+type ExecStreams struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Resize         <-chan TerminalSize
+}
+
+// Images takes images in without a registry.
+type Images interface {
+	// Missing tells which of these blobs the machine needs.
+	Present(ctx context.Context, digests []string) ([]string, error)
+	// Receive takes an image: next returns the blobs that follow, io.EOF at the end.
+	Receive(ctx context.Context, start ImageStart, next func() (digest string, chunk []byte, err error)) (id string, received int64, err error)
+}
+
+// ImageStart announces an image.
+type ImageStart struct {
+	Name     string
+	Manifest []byte
+	Config   []byte
+}

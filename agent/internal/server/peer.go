@@ -1,0 +1,93 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+
+	uncloudv1 "uncloud/api/uncloud/v1"
+	"uncloud/internal/faults"
+	"uncloud/internal/wire"
+)
+
+// catchUp bounds how long a machine waits for the rows that a call is about.
+// They are pushed at the moment they are written, so they are here already
+// unless the link between the two stores is broken.
+const catchUp = 15 * time.Second
+
+// peerService is what machines ask of each other.
+type peerService struct{ *Server }
+
+func (s peerService) RunReplica(ctx context.Context, req *connect.Request[uncloudv1.RunReplicaRequest]) (*connect.Response[uncloudv1.RunReplicaResponse], error) {
+	m, err := s.memberWith(ctx, req.Msg.GetSite(), req.Msg.GetVersion())
+	if err != nil {
+		return nil, err
+	}
+	out, err := m.Replicas.Ensure(ctx, req.Msg.GetReplica(), req.Msg.GetSkipHealth())
+	if err != nil {
+		return nil, err
+	}
+	res := &uncloudv1.RunReplicaResponse{
+		Ok: out.Fault == nil, State: string(out.Container.State), Health: string(out.Container.Health), Logs: out.Logs,
+	}
+	if a := out.Container.Address; a.IsValid() {
+		res.Address = a.String()
+	}
+	if out.Fault != nil {
+		res.Fault = wire.FaultMessage(faults.Of(out.Fault))
+	}
+	return connect.NewResponse(res), nil
+}
+
+func (s peerService) RetireReplica(ctx context.Context, req *connect.Request[uncloudv1.RetireReplicaRequest]) (*connect.Response[uncloudv1.RetireReplicaResponse], error) {
+	m, err := s.memberWith(ctx, req.Msg.GetSite(), req.Msg.GetVersion())
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Replicas.Retire(ctx, req.Msg.GetReplica()); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&uncloudv1.RetireReplicaResponse{}), nil
+}
+
+func (s peerService) AwaitLoaded(ctx context.Context, req *connect.Request[uncloudv1.AwaitLoadedRequest]) (*connect.Response[uncloudv1.AwaitLoadedResponse], error) {
+	m, err := s.memberWith(ctx, req.Msg.GetSite(), req.Msg.GetVersion())
+	if err != nil {
+		return nil, err
+	}
+	if err := m.AwaitLoaded(ctx, Version{Site: req.Msg.GetSite(), Seq: req.Msg.GetVersion()}); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&uncloudv1.AwaitLoadedResponse{}), nil
+}
+
+func (s peerService) HasImages(ctx context.Context, req *connect.Request[uncloudv1.HasImagesRequest]) (*connect.Response[uncloudv1.HasImagesResponse], error) {
+	m, err := s.host.Member()
+	if err != nil {
+		return nil, err
+	}
+	present, err := m.Engine.HasImages(ctx, req.Msg.GetImages())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&uncloudv1.HasImagesResponse{Present: present}), nil
+}
+
+// memberWith is the member once its store has the version.
+func (s peerService) memberWith(ctx context.Context, site string, seq uint64) (*Member, error) {
+	m, err := s.host.Member()
+	if err != nil || site == "" {
+		return m, err
+	}
+	wait, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
+	if err := m.WaitFor(wait, Version{Site: site, Seq: seq}, ""); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, faults.New(faults.NotReady, "machine %s has not received the change within %s", machineName(m.State(), m.Self), catchUp).
+			WithHint("see what keeps its store behind: uc store status -m %s", machineName(m.State(), m.Self)).Because(err)
+	}
+	return m, nil
+}
