@@ -78,6 +78,9 @@ func Decode(err error) error {
 	if err == nil {
 		return nil
 	}
+	if f, ok := errors.AsType[*faults.Fault](err); ok {
+		return f // of this side: the connection could not be made
+	}
 	ce, ok := errors.AsType[*connect.Error](err)
 	if !ok {
 		return err

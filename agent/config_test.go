@@ -1,0 +1,87 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"uncloud/internal/faults"
+)
+
+func TestLoadConfig(t *testing.T) {
+	tests := []struct {
+		name, text, wrong string
+	}{
+		{"empty object", `{}`, ""},
+		{"some keys", `{"name":"pi-1","listenPort":4000,"roles":["ingress"],"endpoints":["203.0.113.5:51820"]}`, ""},
+		{"unknown key", `{"nmae":"pi"}`, "nmae"},
+		{"bad name", `{"name":"Pi One"}`, "Pi One"},
+		{"bad port", `{"listenPort":70000}`, "70000"},
+		{"bad role", `{"roles":["boss"]}`, "boss"},
+		{"bad endpoint", `{"endpoints":["203.0.113.5"]}`, "203.0.113.5"},
+		{"bad mtu", `{"mtu":5}`, "mtu"},
+		{"no JSON", `name = pi`, "config.json"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "config.json")
+			if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c, err := LoadConfig(path)
+			if tt.wrong == "" {
+				if err != nil || c.StateDir != DefaultStateDir {
+					t.Errorf("got %+v, %v", c, err)
+				}
+				return
+			}
+			if faults.CodeOf(err) != faults.Invalid || !strings.Contains(err.Error(), tt.wrong) || faults.Of(err).Hint == "" {
+				t.Errorf("error %v does not name %q with a hint", err, tt.wrong)
+			}
+		})
+	}
+}
+
+func TestMissingConfig(t *testing.T) {
+	if _, err := LoadConfig(filepath.Join(t.TempDir(), "other.json")); err == nil {
+		t.Error("a file that was asked for and is missing is no error")
+	}
+}
+
+// Every key of the file is in its reference, and the reference has no other.
+func TestConfigReference(t *testing.T) {
+	text, err := os.ReadFile("../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		if key, ok := strings.CutPrefix(line, "| `"); ok {
+			documented[key[:strings.Index(key, "`")]] = true
+		}
+	}
+	for _, key := range jsonKeys(reflect.TypeFor[Config](), "") {
+		if !documented[key] {
+			t.Errorf("docs/configuration.md lacks %s", key)
+		}
+		delete(documented, key)
+	}
+	for key := range documented {
+		t.Errorf("docs/configuration.md has %s, which is no key", key)
+	}
+}
+
+func jsonKeys(typ reflect.Type, prefix string) []string {
+	var keys []string
+	for f := range typ.Fields() {
+		key := prefix + f.Tag.Get("json")
+		if f.Type == reflect.TypeFor[IngressConfig]() {
+			keys = append(keys, jsonKeys(f.Type, key+".")...)
+			continue
+		}
+		keys = append(keys, key)
+	}
+	return keys
+}
