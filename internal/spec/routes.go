@@ -273,3 +273,37 @@ func (c *claims) claim(r Route) (owner Route, clash bool) {
 	c.names[n] = r
 	return Route{}, false
 }
+
+// Upstream is one container that answers for a route.
+type Upstream struct {
+	Replica string
+	Machine string
+	Address netip.AddrPort
+}
+
+// Upstreams are the containers behind an ingress route that take traffic by
+// the view of the machine whose Alive this is, in the order of replica ids. The
+// port is that of each replica's own revision: while a rollout changes the
+// container port, old and new replicas are both reached where they listen.
+func Upstreams(s *State, alive Alive, route Route) []Upstream {
+	var ups []Upstream
+	for _, r := range s.ReplicasOf(route.Service) {
+		if !Eligible(s, alive, r) {
+			continue
+		}
+		for _, own := range IngressRoutes(s, s.Services[route.Service], s.Revisions[r.Revision].Spec) {
+			if addr := s.Containers[r.ID].Address; own.samePlace(route) && addr.IsValid() {
+				ups = append(ups, Upstream{r.ID, r.Machine, netip.AddrPortFrom(addr, own.Port.Container)})
+				break
+			}
+		}
+	}
+	return ups
+}
+
+// samePlace tells whether two routes of one service are the same from outside.
+func (r Route) samePlace(o Route) bool {
+	a, b := r.Port, o.Port
+	a.Container, b.Container = 0, 0
+	return a == b
+}

@@ -196,3 +196,29 @@ func TestServicesByRef(t *testing.T) {
 		}
 	}
 }
+
+func TestUpstreamsAreReachedWhereTheirRevisionListens(t *testing.T) {
+	at := func(port uint16) ServiceSpec {
+		return ServiceSpec{Name: "web", Container: ContainerSpec{Image: "a"},
+			Ports: []Port{{Mode: IngressPort, Hostname: "A.test", Container: port, Protocol: "https"}}}
+	}
+	s := stateWith(at(80))
+	id := ServiceID("p", "web")
+	older, newer := s.Services[id].Revision, at(8080).RevisionID(id)
+	s.Revisions[newer] = Revision{ID: newer, Service: id, Spec: at(8080)}
+	svc := s.Services[id]
+	svc.Revision = newer
+	s.Services[id] = svc
+	s.Machines["m"] = Machine{ID: "m"}
+	for i, rev := range []string{older, newer} {
+		rep := []string{"rep_a", "rep_b"}[i]
+		s.Replicas[rep] = Replica{ID: rep, Service: id, Revision: rev, Machine: "m", Wanted: WantRunning}
+		s.Containers[rep] = Container{Replica: rep, Machine: "m", Revision: rev, State: ContainerRunning,
+			Health: HealthNone, Address: netip.MustParseAddr("10.210.0.2")}
+	}
+	served, _ := Routes(s)
+	ups := Upstreams(s, Alive{"m": true}, served[0])
+	if len(ups) != 2 || ups[0].Address.Port() != 80 || ups[1].Address.Port() != 8080 {
+		t.Fatal(ups)
+	}
+}
