@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +10,10 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	uncloudv1 "uncloud/api/uncloud/v1"
 )
 
 // ticketFile is where the lab lays tickets in machines.
@@ -18,16 +21,6 @@ const ticketFile = "/root/uncloud.ticket"
 
 // clusterTimeout bounds the time until all machines agree that all are up.
 const clusterTimeout = 90 * time.Second
-
-// Member is a machine as `uc machine ls -o json` tells it.
-type Member struct {
-	ID      string   `json:"id"`
-	Name    string   `json:"name"`
-	State   string   `json:"state"`
-	Address string   `json:"address"`
-	Subnet  string   `json:"subnet"`
-	Roles   []string `json:"roles"`
-}
 
 // cluster makes the machines one cluster: m1 begins it, the others join with
 // a ticket of m1, all at once.
@@ -85,17 +78,23 @@ func (m *Machine) Join(ctx context.Context, ticket string) error {
 	return err
 }
 
-// Members is the cluster as this machine sees it.
-func (m *Machine) Members(ctx context.Context) ([]Member, error) {
-	out, err := m.Output(ctx, "uc", "machine", "ls", "-o", "json")
+// Query runs a command that writes an API message as JSON, and decodes it.
+func (m *Machine) Query(ctx context.Context, answer proto.Message, argv ...string) error {
+	out, err := m.Output(ctx, append(argv, "-o", "json")...)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var members []Member
-	if err := json.Unmarshal([]byte(out), &members); err != nil {
-		return nil, fmt.Errorf("on %s: decode machines: %w: %s", m.Name, err, out)
+	if err := protojson.Unmarshal([]byte(out), answer); err != nil {
+		return fmt.Errorf("on %s: decode %s: %w: %s", m.Name, strings.Join(argv, " "), err, out)
 	}
-	return members, nil
+	return nil
+}
+
+// Members is the cluster as this machine sees it.
+func (m *Machine) Members(ctx context.Context) ([]*uncloudv1.Machine, error) {
+	var answer uncloudv1.ListMachinesResponse
+	err := m.Query(ctx, &answer, "uc", "machine", "ls")
+	return answer.GetMachines(), err
 }
 
 // AwaitUp waits until each of these machines says that all of them are up.
@@ -128,7 +127,7 @@ func (m *Machine) notUp(ctx context.Context, wanted []*Machine) ([]string, error
 	members, err := m.Members(ctx)
 	up := make(map[string]bool)
 	for _, member := range members {
-		up[member.Name] = member.State == "up"
+		up[member.GetName()] = member.GetState() == "up"
 	}
 	var missing []string
 	for _, w := range wanted {

@@ -119,7 +119,7 @@ func execute(ctx context.Context, c call) error {
 	go func() {
 		for s := range signals {
 			if s != syscall.SIGINT && s != syscall.SIGQUIT {
-				cmd.Process.Signal(s)
+				_ = cmd.Process.Signal(s) // it may have ended meanwhile
 			}
 		}
 	}()
