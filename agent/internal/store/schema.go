@@ -1,0 +1,173 @@
+package store
+
+import (
+	"database/sql/driver"
+	"embed"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+
+	"uncloud/agent/internal/crdt"
+	"uncloud/internal/faults"
+)
+
+// Migrations are applied once each, in the order of their names. They only
+// ever add: tables, columns, indexes. An older agent, after the host was
+// rolled back, then works on with the newer file. A migration that takes this
+// away raises min_reader in _meta.
+//
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+const guardFunction = "uncloud_store_writes"
+
+// migrate brings the file's schema up to this agent's, or leaves a newer one
+// as it is. None of it is a change of any row: nothing is replicated for it.
+func (f *file) migrate(schema fs.FS, random io.Reader) error {
+	scripts, err := fs.Glob(schema, "migrations/*.sql")
+	if err != nil {
+		return err
+	}
+	version, err := f.w.number("PRAGMA user_version")
+	if err != nil {
+		return asFault(fmt.Errorf("read the schema version: %w", err))
+	}
+	if int(version) >= len(scripts) {
+		return f.adopt(len(scripts))
+	}
+	err = f.w.within("BEGIN IMMEDIATE", func() error {
+		f.writing = true
+		defer func() { f.writing = false }()
+		if err := f.run(schema, scripts[version:]); err != nil {
+			return err
+		}
+		return f.upgrade(len(scripts), random)
+	})
+	if err != nil {
+		return asFault(fmt.Errorf("migrate the store: %w", err))
+	}
+	return nil
+}
+
+func (f *file) run(schema fs.FS, scripts []string) error {
+	for _, name := range scripts {
+		sql, err := fs.ReadFile(schema, name)
+		if err != nil {
+			return err
+		}
+		if err := f.w.script(string(sql)); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// upgrade makes the rest of the file fit the new schema.
+func (f *file) upgrade(version int, random io.Reader) error {
+	if err := f.ensureSite(random); err != nil {
+		return err
+	}
+	if err := f.adopt(version); err != nil {
+		return err
+	}
+	if err := f.guardTables(); err != nil {
+		return err
+	}
+	if err := f.settle(); err != nil {
+		return err
+	}
+	return f.w.script(fmt.Sprintf("PRAGMA user_version = %d", version))
+}
+
+// adopt reads the schema that the file has. version is this agent's.
+func (f *file) adopt(version int) error {
+	least, err := f.w.number("SELECT value FROM _meta WHERE key = 'min_reader'")
+	if err != nil {
+		return asFault(fmt.Errorf("read the store's minimal version: %w", err))
+	}
+	if int(least) > version {
+		return faults.New(faults.Conflict, "the store was written by a newer agent (schema %d, this agent has %d)", least, version).
+			WithHint("start the newer agent again")
+	}
+	f.tables = map[string]*shape{}
+	err = f.w.query(`SELECT m.name, c.name FROM sqlite_schema m, pragma_table_info(m.name) c
+		WHERE m.type = 'table' AND m.name NOT LIKE '\_%' ESCAPE '\' AND m.name NOT LIKE 'sqlite%' ORDER BY m.name, c.pk = 0, c.cid`, nil, f.adoptColumn())
+	if err != nil {
+		return fmt.Errorf("read the schema: %w", err)
+	}
+	return f.reload()
+}
+
+func (f *file) adoptColumn() func([]driver.Value) error {
+	columns := map[string][]string{}
+	return func(row []driver.Value) error {
+		table, column := row[0].(string), row[1].(string)
+		columns[table] = append(columns[table], column)
+		f.tables[table] = newShape(table, columns[table])
+		return nil
+	}
+}
+
+func (f *file) ensureSite(random io.Reader) error {
+	n, err := f.w.number("SELECT count(*) FROM _meta WHERE key = 'site'")
+	if err != nil || n > 0 {
+		return err
+	}
+	site, err := crdt.NewSiteID(random)
+	if err != nil {
+		return err
+	}
+	return f.w.exec("INSERT INTO _meta (key, value) VALUES ('site', ?)", site[:])
+}
+
+// guardTables makes every write to a replicated table fail outside of a store
+// transaction, so that none escapes being recorded.
+func (f *file) guardTables() error {
+	for name := range f.tables {
+		for _, verb := range []string{"INSERT", "UPDATE", "DELETE"} {
+			sql := fmt.Sprintf(`CREATE TRIGGER IF NOT EXISTS %s BEFORE %s ON %s WHEN NOT %s()
+				BEGIN SELECT RAISE(ABORT, 'write outside of a store transaction'); END`,
+				quote("_guard_"+name+"_"+strings.ToLower(verb)), verb, quote(name), guardFunction)
+			if err := f.w.script(sql); err != nil {
+				return fmt.Errorf("guard table %s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// settle moves what newer agents wrote, and was kept packed, into the tables
+// and columns that a migration has just made. Records stay as they are.
+func (f *file) settle() error {
+	var rows []crdt.Row
+	err := f.scan(f.w, func(r crdt.Row) error {
+		rows = append(rows, r)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		_, at, err := f.load(f.w, row.Table, row.Key)
+		if err != nil {
+			return err
+		}
+		if err := f.save(f.w, row, row, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// number runs a query for one integer, 0 where there is no row.
+func (c *conn) number(sql string, args ...any) (n int64, err error) {
+	err = c.query(sql, args, func(row []driver.Value) error {
+		var ok bool
+		if n, ok = row[0].(int64); !ok {
+			return fmt.Errorf("%q gave %T", sql, row[0])
+		}
+		return nil
+	})
+	return n, err
+}

@@ -1,0 +1,257 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"uncloud/agent/internal/crdt"
+	"uncloud/internal/spec"
+)
+
+// Tx is one Update in the making. It is used by one goroutine and only until
+// the function of Update returns.
+type Tx struct {
+	draft  *draft
+	before *spec.State
+	order  []rowID
+	seen   map[rowID]bool
+	err    error
+}
+
+// State is the state with what this Tx has put and deleted so far.
+func (tx *Tx) State() *spec.State { return tx.draft.freeze() }
+
+// Put writes whole rows. Only columns that differ from the row that is there
+// count as changed. A row that cannot be kept makes the Update fail.
+func (tx *Tx) Put(rows ...spec.Row) {
+	for _, row := range rows {
+		if err := tx.put(row); err != nil && tx.err == nil {
+			tx.err = err
+		}
+	}
+}
+
+func (tx *Tx) put(row spec.Row) error {
+	table, key := row.Table(), row.Key()
+	t := typedTables[table]
+	if t == nil || key == "" {
+		return fmt.Errorf("put row %q into table %q: no such table, or no key", key, table)
+	}
+	cells, err := t.encode(row)
+	if err != nil {
+		return err
+	}
+	// What readers will see is what was encoded, and shares nothing with the
+	// caller's slices and maps.
+	record, _ := crdt.Record{}.Put(cells, 0, crdt.SiteID{})
+	kept, err := t.decode(key, record)
+	if err != nil {
+		return fmt.Errorf("put row %q into table %q: %w", key, table, err)
+	}
+	tx.touch(rowID{table, key})
+	tx.draft.set(t, kept)
+	return nil
+}
+
+// Delete removes a row. Removal wins over changes that other machines make to
+// the row meanwhile. Deleting what is not there changes nothing.
+func (tx *Tx) Delete(table, key string) {
+	t := typedTables[table]
+	if t == nil {
+		tx.err = fmt.Errorf("delete row %q of table %q: no such table", key, table)
+		return
+	}
+	tx.touch(rowID{table, key})
+	tx.draft.remove(t, key)
+}
+
+func (tx *Tx) touch(id rowID) {
+	if !tx.seen[id] {
+		tx.seen[id] = true
+		tx.order = append(tx.order, id)
+	}
+}
+
+// Update runs do and commits what it put and deleted: all of it, durably, or
+// nothing if do or the commit fails. It returns the version of the commit.
+// What is true already is not written; if nothing is left to write, Update
+// consumes no version, touches no disk and returns this site's newest version.
+//
+// Updates run one after another, so do must not wait for anything. ctx bounds
+// the wait for the turn; a commit that was begun is finished. Errors of do
+// come back as they are; faults.Invalid and faults.DiskFull are the store's.
+func (s *Store) Update(ctx context.Context, do func(tx *Tx) error) (Version, error) {
+	release, err := s.acquire(ctx)
+	if err != nil {
+		return Version{}, err
+	}
+	defer release()
+	before := s.State()
+	tx := &Tx{draft: draftOf(before), before: before, seen: map[rowID]bool{}}
+	if err := do(tx); err != nil {
+		return Version{}, err
+	}
+	if tx.err != nil {
+		return Version{}, tx.err
+	}
+	edits, err := s.edits(tx)
+	if err != nil {
+		return Version{}, err
+	}
+	return s.commit(edits)
+}
+
+// edit is one row that an Update changes.
+type edit struct {
+	id  rowID
+	set []crdt.Assignment // nil: delete
+}
+
+// edits compares what tx made with what was there. Only the end counts: a row
+// put and deleted in one Update was never there.
+func (s *Store) edits(tx *Tx) ([]edit, error) {
+	var out []edit
+	for _, id := range tx.order {
+		t := typedTables[id.table]
+		was, had := t.get(tx.before, id.key)
+		is, has := t.get(&tx.draft.st, id.key)
+		_, unreadable := s.bad[id]
+		switch {
+		case has && had:
+			set, err := difference(t, was, is)
+			if err != nil {
+				return nil, err
+			}
+			if len(set) > 0 {
+				out = append(out, edit{id, set})
+			}
+		case has:
+			set, err := t.encode(is)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, edit{id, set})
+		case had || unreadable:
+			out = append(out, edit{id, nil})
+		}
+	}
+	return out, nil
+}
+
+// difference compares the encoded forms of two rows: what this agent cannot
+// read of a column, as a newer one wrote it, stays until the column changes.
+func difference(t typed, was, is spec.Row) ([]crdt.Assignment, error) {
+	old, err := t.encode(was)
+	if err != nil {
+		return nil, err
+	}
+	now, err := t.encode(is)
+	if err != nil {
+		return nil, err
+	}
+	var set []crdt.Assignment
+	for i := range now {
+		if now[i] != old[i] {
+			set = append(set, now[i])
+		}
+	}
+	return set, nil
+}
+
+// change is one row before and after a transaction.
+type change struct {
+	old, row crdt.Row
+	at       place
+}
+
+// commit stamps and writes the edits as the next version of this site.
+func (s *Store) commit(edits []edit) (Version, error) {
+	if len(edits) == 0 {
+		return s.head(), nil
+	}
+	next := Version{Site: s.file.self, Seq: s.head().Seq + 1}
+	known := s.file.known.Union(crdt.Knows(next))
+	changes, err := s.stamp(edits, next, known)
+	if err != nil {
+		return Version{}, err
+	}
+	if len(changes) == 0 {
+		return s.head(), nil
+	}
+	if err := s.save(changes, known, false); err != nil {
+		return Version{}, fmt.Errorf("commit version %v: %w", next, err)
+	}
+	s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(changes), Marks: crdt.Knows(next)}, Known: known, Local: true})
+	return next, nil
+}
+
+func (s *Store) stamp(edits []edit, next Version, known crdt.Known) ([]change, error) {
+	var out []change
+	var size sizeCheck
+	at := s.hlc.Next(s.clock())
+	for _, e := range edits {
+		old, place, err := s.file.load(s.file.w, e.id.table, e.id.key)
+		if err != nil {
+			return nil, asFault(err)
+		}
+		row, changed := old, false
+		if e.set == nil {
+			row.Record, changed = old.Record.Delete(at, next.Site)
+		} else {
+			row.Record, changed = old.Record.Put(e.set, at, next.Site)
+		}
+		if !changed {
+			continue
+		}
+		row.Writers = crdt.MergeWriters(old.Writers, []Version{next}, known)
+		if err := size.add(row); err != nil {
+			return nil, err
+		}
+		out = append(out, change{old, row, place})
+	}
+	return out, nil
+}
+
+// save writes changed rows and the known versions in one transaction. With
+// lazy the disk is not waited for.
+func (s *Store) save(changes []change, known crdt.Known, lazy bool) error {
+	err := s.file.write(lazy, func(c *conn) error {
+		for _, ch := range changes {
+			if err := s.file.save(c, ch.row, ch.old, ch.at); err != nil {
+				return err
+			}
+		}
+		return s.file.saveKnown(c, known)
+	})
+	if err != nil {
+		return err
+	}
+	s.file.known = known
+	for _, ch := range changes {
+		s.count(ch.old.Record, ch.row.Record)
+	}
+	return nil
+}
+
+// count keeps the numbers of living and deleted rows.
+func (s *Store) count(old, now crdt.Record) {
+	for _, c := range []struct {
+		record crdt.Record
+		by     int64
+	}{{old, -1}, {now, 1}} {
+		switch {
+		case c.record.Alive():
+			s.rows.Add(c.by)
+		case c.record.CL > 0:
+			s.deleted.Add(c.by)
+		}
+	}
+}
+
+func rowsOf(changes []change) []crdt.Row {
+	out := make([]crdt.Row, len(changes))
+	for i, c := range changes {
+		out[i] = c.row
+	}
+	return out
+}
