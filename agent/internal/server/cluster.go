@@ -115,7 +115,8 @@ func (s clusterService) changeMachine(ctx context.Context, ref string, change fu
 		if err := change(tx.State(), &m); err != nil {
 			return err
 		}
-		return tx.Put(m)
+		tx.Put(m)
+		return nil
 	})
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	uncloudv1 "uncloud/api/uncloud/v1"
+	"uncloud/internal/plan"
 	"uncloud/internal/spec"
 )
 
@@ -46,8 +47,8 @@ type JoinOptions struct {
 // Tx is a transaction on the replicated state.
 type Tx interface {
 	State() *spec.State
-	Put(rows ...spec.Row) error
-	Delete(table, key string) error
+	Put(rows ...spec.Row)
+	Delete(table, key string)
 }
 
 // Version names a commit of a machine's store.
@@ -162,4 +163,35 @@ type ImageStart struct {
 	Name     string
 	Manifest []byte
 	Config   []byte
+}
+
+// Rollouts changes services. Every call tells what it does as it does it, and
+// returns the first error after what was begun is finished or taken back.
+type Rollouts interface {
+	PlanDeploy(ctx context.Context, opts DeployOptions) (plan.Plan, error)
+	Deploy(ctx context.Context, opts DeployOptions, tell func(Progress)) error
+	Scale(ctx context.Context, service string, replicas int, dryRun bool, tell func(Progress)) error
+	Start(ctx context.Context, services []string, tell func(Progress)) error
+	Stop(ctx context.Context, services []string, tell func(Progress)) error
+	Remove(ctx context.Context, services []string, volumes bool, tell func(Progress)) error
+	// Rollback goes to a revision, or to the one that ran before where it is empty.
+	Rollback(ctx context.Context, service, revision string, dryRun bool, tell func(Progress)) error
+}
+
+// DeployOptions are what a person asked to be deployed.
+type DeployOptions struct {
+	Project    string
+	Specs      []spec.ServiceSpec
+	Recreate   bool
+	Prune      bool
+	SkipHealth bool
+}
+
+// Progress is one thing that happened. Kind is one of those in cluster.proto.
+type Progress struct {
+	Kind string
+	Plan *plan.Plan
+	Step *plan.Step
+	Text string
+	Logs []string
 }

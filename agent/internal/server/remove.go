@@ -92,9 +92,7 @@ func (s clusterService) resetPeer(ctx context.Context, m *Member, machine string
 func forgetMachine(ctx context.Context, m *Member, id string) error {
 	_, err := m.Update(ctx, func(tx Tx) error {
 		for _, row := range rowsOf(tx.State(), id) {
-			if err := tx.Delete(row.Table(), row.Key()); err != nil {
-				return err
-			}
+			tx.Delete(row.Table(), row.Key())
 		}
 		return nil
 	})

@@ -82,7 +82,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, handler http.Handler
 	return nil
 }
 
-func (s *Server) options() connect.Option {
+func (s *Server) options() connect.HandlerOption {
 	return connect.WithHandlerOptions(
 		connect.WithInterceptors(faultInterceptor{log: s.log}),
 		connect.WithRecover(func(_ context.Context, spec connect.Spec, _ http.Header, v any) error {
