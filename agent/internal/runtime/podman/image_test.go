@@ -1,0 +1,120 @@
+package podman
+
+import (
+	"context"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"uncloud/internal/faults"
+)
+
+const (
+	imageA = "localhost/uncloud-test-a:1"
+	imageB = "localhost/uncloud-test-b:1"
+)
+
+func layers(names ...string) []blob {
+	var out []blob
+	for _, n := range names {
+		out = append(out, tarBlob(map[string][]byte{n: []byte(strings.Repeat(n, 1000))}))
+	}
+	return out
+}
+
+func load(t *testing.T, e *Engine, name string, archive []byte) {
+	t.Helper()
+	t.Cleanup(func() { must(t, e.RemoveImage(context.Background(), name)) })
+	names, err := e.LoadImage(t.Context(), bytesReader(archive))
+	must(t, err)
+	if !slices.Equal(names, []string{name}) {
+		t.Fatalf("loaded %q", names)
+	}
+}
+
+func TestImages(t *testing.T) {
+	e := realPodman(t)
+	l := layers("one", "two")
+	load(t, e, imageA, ociArchive(imageA, l))
+	has, err := e.HasImage(t.Context(), imageA)
+	must(t, err)
+	if !has {
+		t.Fatal("not there after loading")
+	}
+	got, err := e.ImageLayers(t.Context(), imageA)
+	must(t, err)
+	if want := []string{l[0].digest(), l[1].digest()}; !slices.Equal(got, want) {
+		t.Errorf("layers %q, want %q", got, want)
+	}
+	list, err := e.Images(t.Context())
+	must(t, err)
+	found := false
+	for _, i := range list {
+		if slices.Contains(i.Names, imageA) {
+			found = true
+			if i.Size == 0 || !strings.HasPrefix(i.Platform, "linux/") || len(i.ID) != 64 {
+				t.Errorf("%+v", i)
+			}
+		}
+	}
+	if !found {
+		t.Errorf("not listed: %+v", list)
+	}
+	must(t, e.RemoveImage(t.Context(), imageA))
+	must(t, e.RemoveImage(t.Context(), imageA)) // no error when it is gone
+	if has, err := e.HasImage(t.Context(), imageA); err != nil || has {
+		t.Errorf("still there: %v, %v", has, err)
+	}
+	if _, err := e.ImageLayers(t.Context(), imageA); faults.CodeOf(err) != faults.NoImage {
+		t.Errorf("layers of nothing: %v", err)
+	}
+}
+
+// This is what image transfer rests on: layers that some image has already,
+// at whatever depth, need not be in the archive.
+func TestLoadWithoutKnownLayers(t *testing.T) {
+	e := realPodman(t)
+	l := layers("one", "two", "three")
+	load(t, e, imageA, ociArchive(imageA, l[:2]))
+	load(t, e, imageB, ociArchive(imageB, []blob{l[2], l[1], l[0]}, l[0], l[1]))
+	dir := strings.TrimSpace(command(t, "podman", "image", "mount", imageB))
+	defer exec.Command("podman", "image", "unmount", imageB).Run()
+	for _, n := range []string{"one", "two", "three"} {
+		if out := command(t, "head", "-c", "3", dir+"/"+n); !strings.HasPrefix(n, out) {
+			t.Errorf("%s: %q", n, out)
+		}
+	}
+}
+
+func TestLoadOfABadArchive(t *testing.T) {
+	e := realPodman(t)
+	l := layers("only here")
+	_, err := e.LoadImage(t.Context(), bytesReader(ociArchive(imageA, l, l[0])))
+	if err == nil || !strings.Contains(err.Error(), l[0].hex()) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("missing layer: %v", err)
+	}
+	if _, err := e.LoadImage(t.Context(), strings.NewReader("no archive")); err == nil {
+		t.Error("garbage was loaded")
+	}
+}
+
+func TestPullOfAnAbsentImage(t *testing.T) {
+	e := realPodman(t)
+	err := e.PullImage(t.Context(), "127.0.0.1:1/absent:1")
+	fault := faults.Of(err)
+	if fault == nil || fault.Code != faults.NoImage || !strings.Contains(fault.Sentence, "connection refused") || fault.Hint == "" {
+		t.Errorf("%+v", fault)
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	e := realPodman(t)
+	command(t, "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/var/tmp")
+	defer command(t, "umount", "/var/tmp")
+	big := tarBlob(map[string][]byte{"big": make([]byte, 1<<20)})
+	_, err := e.LoadImage(t.Context(), bytesReader(ociArchive(imageA, []blob{big})))
+	if fault := faults.Of(err); fault == nil || fault.Code != faults.DiskFull || fault.Hint == "" {
+		t.Errorf("%+v", fault)
+	}
+}
