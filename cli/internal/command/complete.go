@@ -36,12 +36,26 @@ func (a *app) completeServices(cmd *cobra.Command, args []string, typed string) 
 		if err != nil {
 			return nil
 		}
-		var names []string
-		for _, s := range answer.Msg.GetServices() {
+		return shortest(answer.Msg.GetServices())
+	})(cmd, args, typed)
+}
+
+// shortest are the names of services, with the project where it takes that to
+// tell them apart.
+func shortest(services []*uncloudv1.Service) []string {
+	count := map[string]int{}
+	for _, s := range services {
+		count[s.GetName()]++
+	}
+	var names []string
+	for _, s := range services {
+		if count[s.GetName()] > 1 {
+			names = append(names, qualified(s.GetProject(), s.GetName()))
+		} else {
 			names = append(names, s.GetName())
 		}
-		return names
-	})(cmd, args, typed)
+	}
+	return names
 }
 
 func (a *app) completeMachines(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {

@@ -34,9 +34,9 @@ func newLs(a *app) *cobra.Command {
 }
 
 func (a *app) serviceTable(services []*uncloudv1.Service) {
-	table := render.NewTable("PROJECT", "SERVICE", "MODE", "HEALTHY", "STATE", "IMAGE", "ENDPOINTS")
+	table := render.NewTable("SERVICE", "MODE", "HEALTHY", "STATE", "IMAGE", "ENDPOINTS")
 	for _, s := range services {
-		table.Row(s.GetProject(), a.ui.Out.Bold(s.GetName()), s.GetMode(), a.healthy(s), a.ui.Out.State(s.GetWanted()),
+		table.Row(a.ui.Out.Bold(qualified(s.GetProject(), s.GetName())), s.GetMode(), a.healthy(s), a.ui.Out.State(s.GetWanted()),
 			s.GetImage(), strings.Join(s.GetEndpoints(), ","))
 	}
 	table.Write(a.ui.Out)

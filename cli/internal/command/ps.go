@@ -37,10 +37,10 @@ func newPs(a *app) *cobra.Command {
 }
 
 func (a *app) replicaTable(replicas []*uncloudv1.Replica) {
-	table := render.NewTable("REPLICA", "PROJECT", "MACHINE", "STATE", "HEALTH", "SINCE", "ADDRESS", "REVISION", "IMAGE")
+	table := render.NewTable("SERVICE", "REPLICA", "MACHINE", "STATE", "HEALTH", "SINCE", "ADDRESS", "IMAGE")
 	for _, r := range replicas {
-		table.Row(a.ui.Out.Bold(r.GetName()), r.GetProject(), r.GetMachine(), a.replicaState(r), a.ui.Out.State(r.GetHealth()),
-			a.ui.Since(when(r.GetSince())), r.GetAddress(), r.GetRevision(), r.GetImage())
+		table.Row(a.ui.Out.Bold(qualified(r.GetProject(), r.GetService())), r.GetName(), r.GetMachine(), a.replicaState(r),
+			a.ui.Out.State(r.GetHealth()), a.ui.Since(when(r.GetSince())), r.GetAddress(), r.GetImage())
 	}
 	table.Write(a.ui.Out)
 	for _, r := range replicas {
