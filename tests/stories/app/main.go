@@ -1,0 +1,118 @@
+// Command app is the service that stories are told about. It says which
+// version it is, fails on demand, and looks at the network from where it runs.
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const patience = 3 * time.Second
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) == 0 {
+		return serve()
+	}
+	subject := ""
+	if len(args) > 1 {
+		subject = args[1]
+	}
+	switch args[0] {
+	case "get": // URL: prints the body
+		return get(subject)
+	case "lookup": // NAME: prints its addresses, a line each
+		return lookup(subject)
+	case "dial": // reads HOST:PORT lines, prints those that accept a connection
+		return dial(os.Stdin)
+	}
+	return fmt.Errorf("no command %q", args[0])
+}
+
+// serve answers on port 8080. VERSION is what it says; with CRASH it ends at
+// once, with SICK it never gets healthy, with SLOW it is healthy after so long.
+func serve() error {
+	version := os.Getenv("VERSION")
+	fmt.Println("version", version, "starts")
+	if os.Getenv("CRASH") != "" {
+		return fmt.Errorf("cannot read the settings of %s", version)
+	}
+	slow, _ := time.ParseDuration(os.Getenv("SLOW"))
+	began := time.Now()
+	http.HandleFunc("/healthy", func(w http.ResponseWriter, _ *http.Request) {
+		if os.Getenv("SICK") != "" || time.Since(began) < slow {
+			fmt.Fprintln(os.Stderr, "not healthy yet")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		host, _ := os.Hostname()
+		fmt.Fprintf(w, "%s %s\n", version, host)
+	})
+	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer cancel()
+	go http.ListenAndServe(":8080", nil) //nolint:errcheck,gosec // a port that cannot be had shows as unhealthy
+	<-stop.Done()
+	fmt.Println("version", version, "ends")
+	return nil
+}
+
+func get(url string) error {
+	client := http.Client{Timeout: patience}
+	response, err := client.Get(url) //nolint:noctx // it has a timeout
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close() //nolint:errcheck // it has been read
+	_, err = io.Copy(os.Stdout, response.Body)
+	return err
+}
+
+func lookup(name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	addresses, err := net.DefaultResolver.LookupHost(ctx, name)
+	fmt.Println(strings.Join(addresses, "\n"))
+	return err
+}
+
+// dial tries all addresses at once, so that many silent ones take no longer
+// than one.
+func dial(in io.Reader) error {
+	scanner := bufio.NewScanner(in)
+	var tries []chan string
+	for scanner.Scan() {
+		address, result := scanner.Text(), make(chan string, 1)
+		tries = append(tries, result)
+		go func() {
+			conn, err := net.DialTimeout("tcp", address, patience) //nolint:noctx // it has a timeout
+			if err != nil {
+				result <- ""
+				return
+			}
+			conn.Close() //nolint:errcheck,gosec // it was only a question
+			result <- address
+		}()
+	}
+	for _, result := range tries {
+		if address := <-result; address != "" {
+			fmt.Println(address)
+		}
+	}
+	return scanner.Err()
+}
