@@ -185,3 +185,10 @@ func lastLines(s string, n int) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
+
+// Path is a path of the running machine as the host can open it, sockets too.
+// Absolute symbolic links on the way would lead to the host's own files.
+func (m *Machine) Path(path string) (string, error) {
+	p, err := m.process()
+	return fmt.Sprintf("/proc/%d/root%s", p.pid, path), err
+}

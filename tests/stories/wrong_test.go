@@ -5,8 +5,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"uncloud/tests/lab"
 )
 
 func TestWhatAPersonCanDoWrongIsOneSentenceAndAHint(t *testing.T) {
