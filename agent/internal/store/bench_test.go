@@ -57,11 +57,7 @@ func benchStore(b *testing.B, size int) {
 			edits[i] = edit{rowID{"events", row.ID}, set}
 		}
 		next := Version{Site: s.Site(), Seq: seq}
-		changes, err := s.stamp(edits, next, s.file.known)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if err := s.save(changes, s.file.known.Union(allOf([]Version{next})), false); err != nil {
+		if _, err := s.write(false, func(*conn) (outcome, error) { return s.stamp(edits, next) }); err != nil {
 			b.Fatal(err)
 		}
 	}

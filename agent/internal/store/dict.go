@@ -19,10 +19,10 @@ type dict struct {
 }
 
 func (d *dict) Site(s crdt.SiteID) uint64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	n, ok := d.sites[s]
+	n, ok := d.findSite(s)
 	if !ok {
+		d.mu.Lock()
+		defer d.mu.Unlock()
 		n = uint64(len(d.sites))
 		d.sites[s], d.siteAt[n] = n, s
 		d.fresh = append(d.fresh, func(c *conn) error {
@@ -33,10 +33,10 @@ func (d *dict) Site(s crdt.SiteID) uint64 {
 }
 
 func (d *dict) Name(s string) uint64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	n, ok := d.names[s]
+	n, ok := d.find(s)
 	if !ok {
+		d.mu.Lock()
+		defer d.mu.Unlock()
 		n = uint64(len(d.names))
 		d.names[s], d.nameAt[n] = n, s
 		d.fresh = append(d.fresh, func(c *conn) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"uncloud/agent/internal/crdt"
 )
@@ -32,19 +33,14 @@ func (s *Store) Merge(ctx context.Context, b crdt.Batch) (crdt.Known, error) {
 	if err := s.checkMarks(b.Marks); err != nil {
 		return nil, err
 	}
-	known := have.Union(b.Marks)
-	changes, err := s.join(b.Rows, known)
+	done, err := s.write(true, func(*conn) (outcome, error) { return s.join(b.Rows, have.Union(b.Marks)) })
 	if err != nil {
-		return nil, err
-	}
-	if len(changes) == 0 && known.Equal(have) {
-		return have, nil
-	}
-	if err := s.save(changes, known, true); err != nil {
 		return nil, fmt.Errorf("merge %d rows: %w", len(b.Rows), err)
 	}
-	s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(changes), Marks: known.Minus(have)}, Known: known})
-	return known, nil
+	if gained := done.known.Minus(have); len(done.changes)+len(gained) > 0 {
+		s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(done.changes), Marks: gained}, Known: done.known})
+	}
+	return done.known, nil
 }
 
 func (s *Store) checkMarks(marks crdt.Known) error {
@@ -60,16 +56,16 @@ func (s *Store) checkMarks(marks crdt.Known) error {
 }
 
 // join merges rows with those that are here, and gives the ones that change.
-func (s *Store) join(rows []crdt.Row, known crdt.Known) ([]change, error) {
-	var out []change
+func (s *Store) join(rows []crdt.Row, known crdt.Known) (outcome, error) {
+	out := outcome{known: known}
 	now := s.clock()
 	for _, got := range dedupe(rows) {
 		if err := got.Check(); err != nil {
-			return nil, err
+			return out, err
 		}
 		old, at, err := s.file.load(s.file.w, got.Table, got.Key)
 		if err != nil {
-			return nil, asFault(err)
+			return out, err
 		}
 		row := old
 		row.Record = crdt.Merge(old.Record, got.Record)
@@ -77,21 +73,11 @@ func (s *Store) join(rows []crdt.Row, known crdt.Known) ([]change, error) {
 		if ok := s.hlc.Observe(got.Record.MaxStamp(), now); !ok {
 			s.noteSkew(got)
 		}
-		if row.Record.Equal(old.Record) && len(row.Writers) == len(old.Writers) && sameWriters(row.Writers, old.Writers) {
-			continue
+		if !row.Record.Equal(old.Record) || !slices.Equal(row.Writers, old.Writers) {
+			out.changes = append(out.changes, change{old, row, at})
 		}
-		out = append(out, change{old, row, at})
 	}
 	return out, nil
-}
-
-func sameWriters(a, b []Version) bool {
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // dedupe joins rows that are named twice in one batch, since each change is
@@ -148,57 +134,41 @@ func (s *Store) Reseat(ctx context.Context, seenHead uint64) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	first := Version{Site: site, Seq: 1}
-	known := s.file.known.Without(old.Site).Union(crdt.Knows(first))
-	changes, err := s.rewrite(old.Site, first)
-	if err != nil {
-		return false, err
-	}
-	err = s.file.write(false, func(c *conn) error {
-		for _, ch := range changes {
-			if err := s.file.save(c, ch.row, ch.old, ch.at); err != nil {
-				return err
-			}
+	done, err := s.write(false, func(c *conn) (outcome, error) {
+		if err := c.exec("UPDATE _meta SET value = ? WHERE key = 'site'", site[:]); err != nil {
+			return outcome{}, err
 		}
-		if err := s.file.saveKnown(c, known); err != nil {
-			return err
-		}
-		return c.exec("UPDATE _meta SET value = ? WHERE key = 'site'", site[:])
+		return s.rewrite(c, old.Site, Version{Site: site, Seq: 1})
 	})
 	if err != nil {
 		return false, fmt.Errorf("take a new site id: %w", err)
 	}
-	s.file.known, s.file.self = known, site
+	s.file.self = site
 	s.site.Store(&site)
 	s.log.Warn("the database was an old copy; took a new site id", "site", site, "before", old.Site)
-	s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(changes), Marks: crdt.Knows(first)}, Known: known, Local: true})
+	s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(done.changes), Marks: crdt.Known{site: done.known[site]}}, Known: done.known, Local: true})
 	return true, nil
 }
 
-// rewrite moves the rows that from has written to a version of another site.
-func (s *Store) rewrite(from crdt.SiteID, to Version) ([]change, error) {
-	var out []change
-	err := s.file.scan(s.file.w, func(old crdt.Row) error {
+// rewrite moves the rows that from has written to a version of another site,
+// and forgets the versions of from.
+func (s *Store) rewrite(c *conn, from crdt.SiteID, to Version) (outcome, error) {
+	out := outcome{known: s.file.known.Without(from).Union(crdt.Knows(to))}
+	err := s.file.scan(c, func(old crdt.Row) error {
 		row := old
-		row.Writers = nil
-		for _, v := range old.Writers {
-			if v.Site != from {
-				row.Writers = append(row.Writers, v)
-			}
+		row.Writers = slices.DeleteFunc(slices.Clone(old.Writers), func(v Version) bool { return v.Site == from })
+		if len(row.Writers) < len(old.Writers) {
+			row.Writers = crdt.MergeWriters(row.Writers, []Version{to}, out.known)
+			out.changes = append(out.changes, change{old: old, row: row})
 		}
-		if len(row.Writers) == len(old.Writers) {
-			return nil
-		}
-		row.Writers = crdt.MergeWriters(row.Writers, []Version{to}, crdt.Knows(to))
-		out = append(out, change{old: old, row: row})
 		return nil
 	})
 	if err != nil {
-		return nil, asFault(err)
+		return out, err
 	}
-	for i := range out {
-		if _, out[i].at, err = s.file.load(s.file.w, out[i].row.Table, out[i].row.Key); err != nil {
-			return nil, asFault(err)
+	for i, ch := range out.changes {
+		if _, out.changes[i].at, err = s.file.load(c, ch.row.Table, ch.row.Key); err != nil {
+			return out, err
 		}
 	}
 	return out, nil

@@ -164,35 +164,62 @@ type change struct {
 	at       place
 }
 
+// outcome is what a transaction changes, and the versions known after it.
+type outcome struct {
+	changes []change
+	known   crdt.Known
+}
+
+// write runs one transaction. decide reads within it and says what to change;
+// if that is nothing, nothing is written. With lazy the disk is not waited for.
+func (s *Store) write(lazy bool, decide func(*conn) (outcome, error)) (out outcome, err error) {
+	err = s.file.write(lazy, func(c *conn) error {
+		if out, err = decide(c); err != nil {
+			return err
+		}
+		for _, ch := range out.changes {
+			if err := s.file.save(c, ch.row, ch.old, ch.at); err != nil {
+				return err
+			}
+		}
+		return s.file.saveKnown(c, out.known)
+	})
+	if err != nil {
+		return outcome{}, err
+	}
+	s.file.known = out.known
+	for _, ch := range out.changes {
+		s.count(ch.old.Record, ch.row.Record)
+	}
+	return out, nil
+}
+
 // commit stamps and writes the edits as the next version of this site.
 func (s *Store) commit(edits []edit) (Version, error) {
 	if len(edits) == 0 {
 		return s.head(), nil
 	}
 	next := Version{Site: s.file.self, Seq: s.head().Seq + 1}
-	known := s.file.known.Union(crdt.Knows(next))
-	changes, err := s.stamp(edits, next, known)
-	if err != nil {
-		return Version{}, err
-	}
-	if len(changes) == 0 {
+	done, err := s.write(false, func(*conn) (outcome, error) { return s.stamp(edits, next) })
+	switch {
+	case err != nil:
+		return Version{}, fmt.Errorf("commit version %v: %w", next, err)
+	case len(done.changes) == 0:
 		return s.head(), nil
 	}
-	if err := s.save(changes, known, false); err != nil {
-		return Version{}, fmt.Errorf("commit version %v: %w", next, err)
-	}
-	s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(changes), Marks: crdt.Knows(next)}, Known: known, Local: true})
+	s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(done.changes), Marks: crdt.Knows(next)}, Known: done.known, Local: true})
 	return next, nil
 }
 
-func (s *Store) stamp(edits []edit, next Version, known crdt.Known) ([]change, error) {
-	var out []change
-	var size sizeCheck
+func (s *Store) stamp(edits []edit, next Version) (outcome, error) {
+	out := outcome{known: s.file.known}
+	known := s.file.known.Union(crdt.Knows(next))
 	at := s.hlc.Next(s.clock())
+	var size sizeCheck
 	for _, e := range edits {
 		old, place, err := s.file.load(s.file.w, e.id.table, e.id.key)
 		if err != nil {
-			return nil, asFault(err)
+			return out, err
 		}
 		row, changed := old, false
 		if e.set == nil {
@@ -205,32 +232,11 @@ func (s *Store) stamp(edits []edit, next Version, known crdt.Known) ([]change, e
 		}
 		row.Writers = crdt.MergeWriters(old.Writers, []Version{next}, known)
 		if err := size.add(row); err != nil {
-			return nil, err
+			return out, err
 		}
-		out = append(out, change{old, row, place})
+		out.changes, out.known = append(out.changes, change{old, row, place}), known
 	}
 	return out, nil
-}
-
-// save writes changed rows and the known versions in one transaction. With
-// lazy the disk is not waited for.
-func (s *Store) save(changes []change, known crdt.Known, lazy bool) error {
-	err := s.file.write(lazy, func(c *conn) error {
-		for _, ch := range changes {
-			if err := s.file.save(c, ch.row, ch.old, ch.at); err != nil {
-				return err
-			}
-		}
-		return s.file.saveKnown(c, known)
-	})
-	if err != nil {
-		return err
-	}
-	s.file.known = known
-	for _, ch := range changes {
-		s.count(ch.old.Record, ch.row.Record)
-	}
-	return nil
 }
 
 // count keeps the numbers of living and deleted rows.
