@@ -111,14 +111,7 @@ func Start(v View, service string, now time.Time) (ServicePlan, error) {
 	if err != nil || svc.Wanted == spec.WantRunning {
 		return p, err
 	}
-	p.Change, p.Differences = Update, []string{"stopped -> running"}
-	names := machineNames(v.State.MachineNames())
-	for _, r := range v.State.ReplicasOf(svc.ID) {
-		if v.Alive[r.Machine] && !slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Replica == r.ID }) {
-			p.Steps = append(p.Steps, Step{Kind: KindStart, Service: svc.ID, Replica: r.ID, Machine: r.Machine, Revision: r.Revision,
-				Text: "start " + r.Name + " on " + names.of(r.Machine)}.keyed())
-		}
-	}
+	p.Differences = []string{"stopped -> running"}
 	return p, nil
 }
 
@@ -205,7 +198,7 @@ func changed(v View, before, after spec.Service, now time.Time) (ServicePlan, er
 	d.State = draft(v.State)
 	d.State.Services[after.ID] = after
 	p := ServicePlan{Before: &before, After: &after, Revision: d.State.Revisions[after.Revision], Change: Update}
-	steps, _, err := converge(d, after.ID, Options{Now: now})
+	steps, _, err := converge(d, after.ID, Options{Now: now, All: before.Wanted != after.Wanted})
 	if err != nil {
 		return ServicePlan{}, err
 	}

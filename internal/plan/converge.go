@@ -20,6 +20,8 @@ type Options struct {
 	// MoveDead re-places replicas of machines that are down although the
 	// service does not ask for failover: a person deploys, and wants them to run.
 	MoveDead bool
+	// All makes sure of every replica that stays, as when a service is started.
+	All bool
 	// Recreate replaces every replica that Rollout has not written.
 	Recreate bool
 	// Now is when a person asks. It stamps rows in drafts and is not part of any step.
@@ -254,7 +256,7 @@ func (c *convergence) keep(stay []candidate) error {
 func (c *convergence) steps() []Step {
 	for _, r := range c.kept {
 		mine := c.o.Rollout != "" && r.Rollout == c.o.Rollout
-		if (mine || c.touchesServing) && !c.o.Verified[r.ID] && !spec.Eligible(c.now, c.Alive, r) {
+		if (mine || c.o.All || c.touchesServing) && !c.o.Verified[r.ID] && !spec.Eligible(c.now, c.Alive, r) {
 			c.start = append(c.start, c.step(Step{Kind: KindStart, Replica: r.ID, Machine: r.Machine,
 				Text: fmt.Sprintf("wait for %s on %s", r.Name, c.name(r.Machine))}))
 		}

@@ -162,7 +162,8 @@ func (d *deployment) service(sp leveled) error {
 		p.Differences = d.differences(before, after)
 	}
 	routes := d.routes(p)
-	steps, state, err := converge(d.View, after.ID, Options{MoveDead: true, Recreate: d.Recreate, Now: d.Now})
+	started := p.Before != nil && p.Before.Wanted != after.Wanted
+	steps, state, err := converge(d.View, after.ID, Options{MoveDead: true, Recreate: d.Recreate, All: started, Now: d.Now})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,142 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"uncloud/internal/plan"
+	"uncloud/internal/spec"
+)
+
+// PlanScale is what Scale would do now.
+func (d *Driver) PlanScale(service string, replicas int) (plan.ServicePlan, error) {
+	return plan.Scale(d.view(nil), service, replicas, d.Now())
+}
+
+// Scale makes a service have so many replicas. When a new one does not come up
+// the service has as many as before.
+func (d *Driver) Scale(ctx context.Context, service string, replicas int, report func(Progress)) error {
+	return d.single(ctx, report, func(v plan.View) (plan.ServicePlan, error) {
+		return plan.Scale(v, service, replicas, d.Now())
+	}, func(*drive) {})
+}
+
+// PlanRollback is what Rollback would do now.
+func (d *Driver) PlanRollback(service, revision string) (plan.ServicePlan, error) {
+	return plan.Rollback(d.view(nil), service, revision, d.Now())
+}
+
+// Rollback returns a service to a revision: the one with this id or the
+// beginning of it, or the one that ran before when it is empty.
+func (d *Driver) Rollback(ctx context.Context, service, revision string, report func(Progress)) error {
+	return d.single(ctx, report, func(v plan.View) (plan.ServicePlan, error) {
+		return plan.Rollback(v, service, revision, d.Now())
+	}, func(*drive) {})
+}
+
+// Start runs stopped services, given by id, and returns when they run. One that
+// does not come up stays started, and its machines keep trying.
+func (d *Driver) Start(ctx context.Context, services []string, report func(Progress)) error {
+	for _, service := range services {
+		err := d.single(ctx, report, func(v plan.View) (plan.ServicePlan, error) {
+			return plan.Start(v, service, d.Now())
+		}, func(dr *drive) { dr.stays = true })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Stop stops services, given by id, and returns when the living machines say
+// that they did, or after the stop grace. Their places and volumes stay.
+func (d *Driver) Stop(ctx context.Context, services []string, report func(Progress)) error {
+	return d.end(ctx, services, report, ending{
+		plan: plan.Stop,
+		write: func(tx Tx, p plan.ServicePlan) error {
+			if err := d.free(tx, p.Name(), p.ID()); err != nil {
+				return err
+			}
+			if err := tx.Put(*p.After); err != nil {
+				return err
+			}
+			return d.event(tx, "service.stopped", p.ID(), p.Name()+" was stopped")
+		},
+		ended: func(c spec.Container, exists bool) bool { return !exists || c.State != spec.ContainerRunning },
+	})
+}
+
+// Remove removes services, given by id, also while they are rolled out, and
+// returns when the living machines say that the containers are gone. With
+// volumes set, those that no other service mounts are removed as well.
+func (d *Driver) Remove(ctx context.Context, services []string, volumes bool, report func(Progress)) error {
+	return d.end(ctx, services, report, ending{
+		plan: func(v plan.View, service string) (plan.ServicePlan, error) {
+			return plan.Removing(v, service, volumes)
+		},
+		write: func(tx Tx, p plan.ServicePlan) error {
+			if err := removeRows(tx, *p.Before, p.Volumes); err != nil {
+				return err
+			}
+			return d.event(tx, "service.removed", p.ID(), p.Name()+" was removed")
+		},
+		ended: func(_ spec.Container, exists bool) bool { return !exists },
+	})
+}
+
+// ending is how services end: what is planned and written for each, and how
+// one sees on a container's row that it is done.
+type ending struct {
+	plan  func(plan.View, string) (plan.ServicePlan, error)
+	write func(Tx, plan.ServicePlan) error
+	ended func(spec.Container, bool) bool
+}
+
+// end ends services in one transaction. The machines do it by themselves when
+// they see the rows; this only waits for them.
+func (d *Driver) end(ctx context.Context, services []string, report func(Progress), e ending) error {
+	if err := d.ready(); err != nil {
+		return err
+	}
+	say := newReporter(report)
+	var p plan.Plan
+	var replicas []spec.Replica
+	within := time.Duration(0)
+	_, err := d.Store.Update(ctx, func(tx Tx) error {
+		p, replicas, within = plan.Plan{}, nil, 0
+		for _, service := range services {
+			sp, err := e.plan(d.viewOf(tx.State(), nil), service)
+			if err != nil {
+				return err
+			}
+			p.Services = append(p.Services, sp)
+			p.Project = sp.Before.Project
+			if sp.Change == plan.None {
+				continue
+			}
+			replicas = append(replicas, tx.State().ReplicasOf(service)...)
+			within = max(within, grace(sp.Revision)+goneWithin)
+			if err := e.write(tx, sp); err != nil {
+				return fmt.Errorf("end %s: %w", sp.Name(), err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	say.send(Progress{Kind: ProgressPlan, Plan: &p})
+	d.awaitContainers(ctx, replicas, within, say, e.ended)
+	for _, sp := range p.Services {
+		for _, s := range sp.Steps {
+			say.send(Progress{Kind: ProgressDone, Step: &s})
+		}
+	}
+	return nil
+}
+
+// grace is how long a container of the revision may take to stop.
+func grace(r spec.Revision) time.Duration {
+	return r.Spec.Container.StopGrace.Or(spec.DefaultStopGrace)
+}

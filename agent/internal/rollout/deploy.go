@@ -1,0 +1,180 @@
+package rollout
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	"uncloud/internal/plan"
+	"uncloud/internal/spec"
+)
+
+// DeployRequest asks for services of a project to be as specified.
+type DeployRequest struct {
+	Project    string
+	Specs      []spec.ServiceSpec
+	Recreate   bool // replace containers even where nothing changed
+	Prune      bool // remove services of the project that are not in Specs
+	SkipHealth bool // do not wait for health
+}
+
+// PlanDeploy is what Deploy would do now.
+func (d *Driver) PlanDeploy(ctx context.Context, req DeployRequest) (plan.Plan, error) {
+	if err := d.ready(); err != nil {
+		return plan.Plan{}, err
+	}
+	return d.planner(req)(d.view(d.imagesFor(ctx, req.Specs)))
+}
+
+func (d *Driver) planner(req DeployRequest) func(plan.View) (plan.Plan, error) {
+	return func(v plan.View) (plan.Plan, error) {
+		return plan.Deploy(plan.Input{View: v, Project: req.Project, Specs: req.Specs,
+			Recreate: req.Recreate, Prune: req.Prune, Now: d.Now()})
+	}
+}
+
+// Deploy makes the services as specified and returns when they run. When one
+// fails it is what it was before, those that depend on it are not begun, and
+// those that were reached stay. The end of ctx has the same effect on the
+// service in hand. Its errors are faults, with those of plan.Deploy and Busy,
+// Unhealthy, Interrupted and whatever a machine said.
+func (d *Driver) Deploy(ctx context.Context, req DeployRequest, report func(Progress)) error {
+	if err := d.ready(); err != nil {
+		return err
+	}
+	say := newReporter(report)
+	images := d.imagesFor(ctx, req.Specs)
+	before := d.Store.State()
+	drives, p, err := d.claim(ctx, say, images, d.planner(req), plan.Options{MoveDead: true, Recreate: req.Recreate})
+	if err != nil {
+		return err
+	}
+	say.send(Progress{Kind: ProgressPlan, Plan: &p})
+	for _, dr := range drives {
+		dr.skipHealth = req.SkipHealth
+	}
+	d.awaitPruned(ctx, before, p, say)
+	return carryAll(ctx, drives)
+}
+
+// awaitPruned waits for the containers of services that the plan removed.
+func (d *Driver) awaitPruned(ctx context.Context, before *spec.State, p plan.Plan, say *reporter) {
+	for _, sp := range p.Services {
+		if sp.Change != plan.Remove {
+			continue
+		}
+		d.awaitGone(ctx, before.ReplicasOf(sp.ID()), grace(sp.Revision)+goneWithin, say)
+		for _, s := range sp.Steps {
+			say.send(Progress{Kind: ProgressDone, Step: &s})
+		}
+	}
+}
+
+// carryAll carries drives out, those of one level side by side. After a failure
+// the levels above are not begun.
+func carryAll(ctx context.Context, drives []*drive) error {
+	for len(drives) > 0 {
+		level := drives[0].level
+		n := slices.IndexFunc(drives, func(d *drive) bool { return d.level != level })
+		if n < 0 {
+			n = len(drives)
+		}
+		if err := sideBySide(ctx, drives[:n]); err != nil {
+			for _, rest := range drives[n:] {
+				if undone := rest.unbegin(ctx, err); undone != nil {
+					rest.Log.Error("service is not back where it was", "service", rest.name, "err", undone)
+				}
+			}
+			return err
+		}
+		drives = drives[n:]
+	}
+	return nil
+}
+
+// sideBySide carries drives out together. One that fails does not end the
+// others: they return or stay by themselves.
+func sideBySide(ctx context.Context, drives []*drive) error {
+	errs := make([]error, len(drives))
+	var wg sync.WaitGroup
+	for i, d := range drives {
+		wg.Go(func() { errs[i] = d.carry(ctx) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// imagesFor asks the living machines for those images of the specs that cannot
+// be pulled, because then it matters who has them. A machine that does not
+// answer is not known about.
+func (d *Driver) imagesFor(ctx context.Context, specs []spec.ServiceSpec) plan.Images {
+	var names []string
+	for _, sp := range specs {
+		if c := sp.Container; !pullable(c) && !slices.Contains(names, c.Image) {
+			names = append(names, c.Image)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	images := plan.Images{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for machine := range d.Store.State().Machines {
+		if !d.Members.Alive()[machine] {
+			continue
+		}
+		wg.Go(func() {
+			present, err := d.Peers.HasImages(ctx, machine, names)
+			if err != nil {
+				d.Log.Debug("images of a machine are not known", "machine", machine, "err", err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			images[machine] = map[string]bool{}
+			for _, n := range names {
+				images[machine][n] = slices.Contains(present, n)
+			}
+		})
+	}
+	wg.Wait()
+	return images
+}
+
+// pullable tells whether a machine may get the image from a registry: not when
+// that was ruled out, nor when the name says that it was built locally.
+func pullable(c spec.ContainerSpec) bool {
+	return c.PullPolicy != "never" && !strings.HasPrefix(c.Image, "localhost/")
+}
+
+// single claims and carries out the change of one service.
+func (d *Driver) single(ctx context.Context, report func(Progress), planned func(plan.View) (plan.ServicePlan, error), adjust func(*drive)) error {
+	if err := d.ready(); err != nil {
+		return err
+	}
+	say := newReporter(report)
+	drives, p, err := d.claim(ctx, say, nil, func(v plan.View) (plan.Plan, error) {
+		sp, err := planned(v)
+		if err != nil {
+			return plan.Plan{}, err
+		}
+		return plan.Plan{Project: sp.After.Project, Services: []plan.ServicePlan{sp}}, nil
+	}, plan.Options{})
+	if err != nil {
+		return err
+	}
+	say.send(Progress{Kind: ProgressPlan, Plan: &p})
+	for _, dr := range drives {
+		adjust(dr)
+	}
+	return carryAll(ctx, drives)
+}
