@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"uncloud/tests/lab"
+)
+
+// The promises about an agent that has nothing to do.
+const (
+	boundMemory = 100 << 20 // bytes, PSS
+	boundCPU    = 0.01      // of a core
+	boundDisk   = 0         // bytes
+
+	// settling is how long a cluster is left alone before it counts as idle.
+	settling = 30 * time.Second
+	// ticks is the unit of CPU time in /proc, USER_HZ: 100 on every Linux that Go runs on.
+	ticks = 100
+)
+
+func idlePeriod(args []string) (time.Duration, error) {
+	flags := flag.NewFlagSet("agent", flag.ContinueOnError)
+	period := flags.Duration("for", 5*time.Minute, "how long to watch")
+	err := flags.Parse(args)
+	return *period, err
+}
+
+// sample is what an agent has used until now.
+type sample struct {
+	at      time.Time
+	pss     int64         // bytes
+	cpu     time.Duration // user and system
+	written int64         // bytes that it sent to a disk
+	changed time.Time     // of the newest file in its state directory
+}
+
+// benchAgent watches the agents of an idle cluster that runs a service.
+func benchAgent(ctx context.Context, l *lab.Lab, period time.Duration) error {
+	if err := l.Image(ctx, filepath.Join(lab.Repository(), "tests/stories/app"), benchImage); err != nil {
+		return err
+	}
+	if err := l.M(1).WriteFile(ctx, composeFile, idleCompose); err != nil {
+		return err
+	}
+	if _, err := l.M(1).Output(ctx, "uc", "deploy", "-y", "-f", composeFile); err != nil {
+		return err
+	}
+	if err := rest(ctx, settling); err != nil {
+		return err
+	}
+	machines, err := l.Machines()
+	if err != nil {
+		return err
+	}
+	before := map[string]sample{}
+	for _, m := range machines {
+		if before[m.Name], err = look(ctx, m); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("watching three idle agents for %s\n", period)
+	if err := rest(ctx, period); err != nil {
+		return err
+	}
+	var over []string
+	for _, m := range machines {
+		after, err := look(ctx, m)
+		if err != nil {
+			return err
+		}
+		over = append(over, judge(m, before[m.Name], after)...)
+	}
+	if len(over) > 0 {
+		return fmt.Errorf("over the promise: %s", strings.Join(over, ", "))
+	}
+	return nil
+}
+
+// idleCompose is a service with a health check, which is what an agent does
+// while nothing happens.
+const idleCompose = `name: idle
+services:
+  web:
+    image: bench:1
+    x-healthcheck: {http: ":8080/healthy"}
+    deploy: {replicas: 3}
+`
+
+// judge prints what an agent used between two samples, and lists what was too much.
+func judge(m *lab.Machine, before, after sample) []string {
+	span := after.at.Sub(before.at)
+	core := (after.cpu - before.cpu).Seconds() / span.Seconds()
+	disk := after.written - before.written
+	touched := after.changed.After(before.at)
+	fmt.Printf("%s: PSS %.1f MB, CPU %.2f %% of a core, %d bytes written in %s, state files touched: %v\n",
+		m.Name, float64(after.pss)/1e6, 100*core, disk, span.Round(time.Second), touched)
+	var over []string
+	for what, is := range map[string]bool{
+		"memory": after.pss > boundMemory, "CPU": core > boundCPU, "disk": disk > boundDisk || touched,
+	} {
+		if is {
+			over = append(over, m.Name+" "+what)
+		}
+	}
+	return over
+}
+
+func rest(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// look reads an agent's figures from /proc, on the host: looking from inside
+// would be work of the machine.
+func look(ctx context.Context, m *lab.Machine) (sample, error) {
+	pid, err := agentPID(ctx, m)
+	if err != nil {
+		return sample{}, fmt.Errorf("agent of %s: %w", m.Name, err)
+	}
+	s := sample{at: time.Now()}
+	if s.pss, err = field(pid, "smaps_rollup", "Pss:"); err != nil {
+		return s, err
+	}
+	s.pss *= 1024
+	if s.written, err = field(pid, "io", "write_bytes:"); err != nil {
+		return s, err
+	}
+	if s.cpu, err = cpuTime(pid); err != nil {
+		return s, err
+	}
+	s.changed, err = newest(filepath.Join(m.Disk(), "up/var/lib/uncloud"))
+	return s, err
+}
+
+// agentPID finds the agent as the host numbers it. In the machine it has
+// another number, the last one of its NSpid.
+func agentPID(ctx context.Context, m *lab.Machine) (int, error) {
+	out, err := m.Output(ctx, "systemctl", "show", "-P", "MainPID", "uncloud")
+	if err != nil {
+		return 0, err
+	}
+	inner := strings.TrimSpace(out)
+	init, err := m.Path("")
+	if err != nil {
+		return 0, err
+	}
+	home, err := os.Readlink(filepath.Join(filepath.Dir(init), "ns/pid"))
+	if err != nil {
+		return 0, err
+	}
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return 0, err
+	}
+	for _, dir := range processes {
+		if space, err := os.Readlink(filepath.Join(dir, "ns/pid")); err != nil || space != home {
+			continue // of another machine, or gone
+		}
+		b, err := os.ReadFile(filepath.Join(dir, "status"))
+		if err == nil && numberInside(string(b)) == inner {
+			return strconv.Atoi(filepath.Base(dir))
+		}
+	}
+	return 0, fmt.Errorf("no process has number %s inside", inner)
+}
+
+func numberInside(status string) string {
+	for line := range strings.Lines(status) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "NSpid:" {
+			return f[len(f)-1]
+		}
+	}
+	return ""
+}
+
+// field reads a number that stands behind a name in a file of /proc/PID.
+func field(pid int, file, name string) (int64, error) {
+	path := fmt.Sprintf("/proc/%d/%s", pid, file)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == name {
+			return strconv.ParseInt(f[1], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("%s has no %s", path, name)
+}
+
+func cpuTime(pid int) (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	if len(f) < 13 {
+		return 0, fmt.Errorf("stat of %d is too short", pid)
+	}
+	user, err1 := strconv.ParseInt(f[11], 10, 64)
+	system, err2 := strconv.ParseInt(f[12], 10, 64)
+	if err1 != nil || err2 != nil {
+		return 0, fmt.Errorf("stat of %d: %w", pid, err1)
+	}
+	return time.Duration(user+system) * time.Second / ticks, nil
+}
+
+// newest is the latest change of any file below dir.
+func newest(dir string) (time.Time, error) {
+	var latest time.Time
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.ModTime().After(latest) {
+			latest = info.ModTime()
+		}
+		return err
+	})
+	return latest, err
+}
