@@ -121,6 +121,8 @@ func setup(env *testscript.Env) error {
 	env.Setenv("UNCLOUD_CONNECT", "unix://"+socket)
 	env.Setenv("HOME", env.WorkDir)
 	env.Setenv("TERM", "xterm")
+	// Under the race detector each process would sleep for a second at its end.
+	env.Setenv("GORACE", "atexit_sleep_ms=0")
 	env.Setenv("SSH_ARGS", filepath.Join(env.WorkDir, "ssh-arguments"))
 	return nil
 }

@@ -2,6 +2,7 @@ package connect
 
 import (
 	"net"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -45,6 +46,11 @@ func ParseTarget(text string) (Target, error) {
 	// A name that starts with a dash would be an option to ssh.
 	if t.Host == "" || strings.HasPrefix(t.Host, "-") || strings.HasPrefix(t.User, "-") {
 		return Target{}, badTarget(text)
+	}
+	if strings.Contains(t.Host, ":") {
+		if _, err := netip.ParseAddr(t.Host); err != nil || !strings.HasPrefix(u.Host, "[") {
+			return Target{}, badTarget(text)
+		}
 	}
 	return t, nil
 }

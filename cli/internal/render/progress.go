@@ -89,7 +89,9 @@ func (p *Progress) failed(m *uncloudv1.Progress) {
 	if why != "" {
 		why = ": " + why
 	}
-	p.line("%s %s%s%s", p.ui.Out.Bad("failed"), m.GetStep().GetText(), why, p.took(m.GetStep()))
+	took := p.took(m.GetStep())
+	p.left[m.GetStep().GetService()]++ // it is in hand until it is back
+	p.line("%s %s%s%s", p.ui.Out.Bad("failed"), m.GetStep().GetText(), why, took)
 	for _, text := range m.GetLogs() {
 		p.line("       %s %s", p.ui.Out.Faint("|"), text)
 	}
