@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onTerminal runs uc with its output on a terminal of 60 columns and is all
+// onTerminal runs uc with its streams on a terminal of 60 columns and is all
 // that it wrote there.
 func onTerminal(t *testing.T, w *world, env []string, args ...string) (output string, err error) {
 	t.Helper()
@@ -34,6 +35,7 @@ func onTerminal(t *testing.T, w *world, env []string, args ...string) (output st
 	cmd := exec.Command("uc", args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), append([]string{"GORACE=atexit_sleep_ms=0", "TERM=xterm", "UNCLOUD_CONNECT=unix://" + listener.Addr().String()}, env...)...)
+	cmd.Stdin = slave
 	cmd.Stdout = slave
 	cmd.Stderr = slave
 	read := make(chan string, 1)
@@ -135,6 +137,21 @@ deployed shop: 2 steps in 0.0 s
 `
 	if got := screen(t, output); got != want {
 		t.Errorf("the screen shows in the end\n%s\nand should show\n%s", got, want)
+	}
+}
+
+// A terminal here makes one there, of the same size; -T makes none.
+func TestExecOnATerminal(t *testing.T) {
+	for flag, want := range map[string]string{"": "60x24", "-T": "0x0"} {
+		w := newWorld()
+		args := []string{"exec", flag, "web", "size"}
+		output, err := onTerminal(t, w, nil, slices.DeleteFunc(args, func(s string) bool { return s == "" })...)
+		if err != nil || strings.TrimSpace(output) != want {
+			t.Errorf("with %q: %q, %v; want %s", flag, output, err, want)
+		}
+		if call := "tty=" + strconv.FormatBool(flag == ""); !strings.Contains(strings.Join(w.calls, "\n"), call) {
+			t.Errorf("with %q: asked for %q, want %s", flag, w.calls, call)
+		}
 	}
 }
 

@@ -99,6 +99,10 @@ func (w *world) rollouts() []*uncloudv1.Rollout {
 	all := []*uncloudv1.Rollout{{Id: "rol_1", Service: "web", ToRevision: "rev_1", Stage: "done", Driver: "m1", StartedAt: ago(5 * time.Minute), EndedAt: ago(5*time.Minute - 4*time.Second)}}
 	if w.is("interrupted") {
 		stage := "failed"
+		if w.is("endless") {
+			w.happens("watched")
+			stage = "returning"
+		}
 		w.mu.Lock()
 		if w.set["interrupted"] == "" {
 			w.set["interrupted"] = "seen"
@@ -183,7 +187,11 @@ func (w *world) deploy(ctx context.Context, r *uncloudv1.DeployRequest, tell fak
 		return err
 	}
 	if w.is("hang") {
-		w.happens("deploying")
+		if w.is("endless") {
+			w.happens("deploying-again")
+		} else {
+			w.happens("deploying")
+		}
 		<-ctx.Done()
 		w.order("interrupted", nil, "") //nolint:errcheck // not an order that fails
 		return ctx.Err()

@@ -73,7 +73,17 @@ func (w *world) event(name string) chan struct{} {
 	return w.events[name]
 }
 
-func (w *world) happens(name string) { close(w.event(name)) }
+// happens may be called again: it has happened then already.
+func (w *world) happens(name string) {
+	c := w.event(name)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	select {
+	case <-c:
+	default:
+		close(c)
+	}
+}
 
 func (w *world) api() *fakeapi.API {
 	a := &fakeapi.API{

@@ -47,7 +47,7 @@ func newExec(a *app) *cobra.Command {
 	cmd.Flags().StringVar(&e.replica, "replica", "", "replica to run in, by `name` or id")
 	cmd.Flags().StringVarP(&e.user, "user", "u", "", "`user` to run as")
 	cmd.Flags().StringArrayVarP(&e.env, "env", "e", nil, "environment variable as `NAME=value`; repeat for several")
-	cmd.Flags().BoolVarP(&e.noTTY, "no-tty", "T", false, "no terminal, even when standard input is one")
+	cmd.Flags().BoolVarP(&e.noTTY, "no-tty", "T", false, "no terminal, even where input and output are one")
 	a.addMachine(cmd, &e.machine, "only replicas on this machine (`name` or id)")
 	return cmd
 }
@@ -89,7 +89,8 @@ func (e *exec) start(command []string) (*uncloudv1.ExecStart, error) {
 		}
 		start.Env[name] = value
 	}
-	start.Tty = !e.noTTY && term.IsTerminal(int(e.Stdin.Fd()))
+	// A terminal on the far side would change what is written to a file here.
+	start.Tty = !e.noTTY && term.IsTerminal(int(e.Stdin.Fd())) && e.ui.Out.Terminal()
 	if name := e.Getenv("TERM"); start.GetTty() && name != "" && start.GetEnv()["TERM"] == "" {
 		start.Env["TERM"] = name
 	}

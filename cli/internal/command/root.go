@@ -29,7 +29,7 @@ func newRoot(a *app) *cobra.Command {
 		return usage("%w", err).hint("%s --help", cmd.CommandPath())
 	})
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.choice.Connect, "connect", a.Getenv("UNCLOUD_CONNECT"), "machine to connect to: ssh://user@host[:port] or unix:///path `address` (UNCLOUD_CONNECT)")
+	flags.StringVar(&a.choice.Connect, "connect", a.Getenv("UNCLOUD_CONNECT"), "`address` of a machine: ssh://user@host[:port] or unix:///path (UNCLOUD_CONNECT)")
 	flags.StringVarP(&a.choice.Context, "context", "c", a.Getenv("UNCLOUD_CONTEXT"), "cluster to use, by `name` of its context (UNCLOUD_CONTEXT)")
 	flags.StringVar(&a.choice.ConfigPath, "config", a.Getenv("UNCLOUD_CONFIG"), "`file` of contexts instead of ~/.config/uncloud/config.yaml (UNCLOUD_CONFIG)")
 	for _, name := range []string{"connect", "context", "config"} {
