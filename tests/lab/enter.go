@@ -63,7 +63,7 @@ func (m *Machine) spawn() error {
 	// The cgroup namespace is made last, by unshare(1): its root is the cgroup
 	// that the caller is in, and clone(2) would take that of the parent.
 	argv := append([]string{"unshare", "--cgroup", "sh", "-c", bootScript, "boot", m.lab.tree(), m.Disk(), m.lab.bin}, init...)
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it outlives this call, and this program
+	cmd := exec.Command(argv[0], argv[1:]...) // it outlives this call, and this program
 	cmd.Stdout, cmd.Stderr = console, console
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "container=lab"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{

@@ -91,7 +91,7 @@ func hasFilesystem(name string) bool {
 		return err == nil && strings.Contains(string(b), "\t"+name+"\n")
 	}
 	if !known() {
-		_ = exec.Command("modprobe", name).Run() //nolint:noctx // modular kernels load it on the first mount anyway
+		_ = exec.Command("modprobe", name).Run() // modular kernels load it on the first mount anyway
 	}
 	return known()
 }

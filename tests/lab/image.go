@@ -101,7 +101,7 @@ func goImage(ctx context.Context, dir, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(work) //nolint:errcheck // a temporary directory
+	defer os.RemoveAll(work)
 	dir, err = filepath.Abs(dir)
 	if err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 func together(t *testing.T) *cluster {
 	t.Helper()
 	ready(t)
-	shared.Do(func() { shared.lab, shared.err = up(context.Background(), "stories", 3, false) })
+	shared.Do(func() { shared.lab, shared.err = up(context.Background(), "stories", 3) })
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
@@ -53,15 +53,10 @@ func together(t *testing.T) *cluster {
 }
 
 // alone gives a cluster of its own to a story that harms machines.
-func alone(t *testing.T, machines int) *cluster { t.Helper(); return prepare(t, machines, false) }
-
-// bare gives machines without a cluster.
-func bare(t *testing.T, machines int) *cluster { t.Helper(); return prepare(t, machines, true) }
-
-func prepare(t *testing.T, machines int, bare bool) *cluster {
+func alone(t *testing.T, machines int) *cluster {
 	t.Helper()
 	ready(t)
-	l, err := up(t.Context(), "story", machines, bare)
+	l, err := up(t.Context(), "story", machines)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,8 +84,8 @@ func ready(t *testing.T) {
 	}
 }
 
-func up(ctx context.Context, name string, machines int, bare bool) (*lab.Lab, error) {
-	opts := lab.Options{Name: name, Machines: machines, Bare: bare}
+func up(ctx context.Context, name string, machines int) (*lab.Lab, error) {
+	opts := lab.Options{Name: name, Machines: machines}
 	l, err := lab.Open(opts)
 	if err != nil {
 		return nil, err

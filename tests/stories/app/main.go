@@ -66,7 +66,7 @@ func serve() error {
 	})
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer cancel()
-	go http.ListenAndServe(":8080", nil) //nolint:errcheck,gosec // a port that cannot be had shows as unhealthy
+	go http.ListenAndServe(":8080", nil) //nolint:errcheck // a port that cannot be had shows as unhealthy
 	<-stop.Done()
 	fmt.Println("version", version, "ends")
 	return nil
@@ -74,11 +74,11 @@ func serve() error {
 
 func get(url string) error {
 	client := http.Client{Timeout: patience}
-	response, err := client.Get(url) //nolint:noctx // it has a timeout
+	response, err := client.Get(url) // it has a timeout
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close() //nolint:errcheck // it has been read
+	defer response.Body.Close()
 	_, err = io.Copy(os.Stdout, response.Body)
 	return err
 }
@@ -100,12 +100,12 @@ func dial(in io.Reader) error {
 		address, result := scanner.Text(), make(chan string, 1)
 		tries = append(tries, result)
 		go func() {
-			conn, err := net.DialTimeout("tcp", address, patience) //nolint:noctx // it has a timeout
+			conn, err := net.DialTimeout("tcp", address, patience) // it has a timeout
 			if err != nil {
 				result <- ""
 				return
 			}
-			conn.Close() //nolint:errcheck,gosec // it was only a question
+			conn.Close()
 			result <- address
 		}()
 	}
