@@ -65,13 +65,13 @@ func (t *text) sources(p Policy) {
 	t.chain("sources_mesh",
 		"ip saddr "+p.Subnet.String()+" drop",
 		"ip saddr "+p.ClusterNetwork.String()+" accept",
-		match("ip6 saddr", slices.Concat(p.peers(), p.TicketHolders), "accept"),
+		match("ip6 saddr", slices.Concat(p.peers(), p.holders()), "accept"),
 		"drop")
 	t.chain("sources_outside",
 		"ip saddr "+p.ClusterNetwork.String()+" drop",
 		"ip daddr "+p.ClusterNetwork.String()+" drop",
-		match("ip6 saddr", p.Members, "drop"),
-		match("ip6 daddr", append(p.peers(), p.Management), "drop"))
+		match("ip6 saddr", p.everyone(), "drop"),
+		match("ip6 daddr", p.everyone(), "drop"))
 }
 
 // input says what reaches the machine itself.
@@ -88,7 +88,7 @@ func (t *text) input(p Policy) {
 		fmt.Sprintf("udp dport %d accept", p.WireGuardPort),
 	}, agent)...)
 	t.chain("input_mesh", slices.Concat([]string{
-		match("ip6 saddr", p.TicketHolders, "goto input_tickets"),
+		match("ip6 saddr", p.holders(), "goto input_tickets"),
 		match("ip6 saddr", p.peers(), "accept"),
 	}, agent, []string{
 		"ip saddr & " + hostMask(p.Subnet) + " == 0.0.0.1 accept",
@@ -122,7 +122,7 @@ func (t *text) forward(p Policy) {
 		"ip daddr "+p.ClusterNetwork.String()+" drop", // a subnet that no machine has: not for the default route
 		"accept")
 	t.chain("forward_mesh",
-		match("ip6 saddr", p.TicketHolders, "drop"),
+		match("ip6 saddr", p.holders(), "drop"),
 		"oifname "+bridge+" ip saddr "+p.ClusterNetwork.String()+" accept",
 		"oifname "+link+" accept", // a pair of machines that this one relays
 		"drop")
@@ -132,7 +132,7 @@ func (t *text) forward(p Policy) {
 // agents trust the address, and the address is everybody's here. Metrics stay
 // open to a local collector.
 func (t *text) output(p Policy) {
-	agents := set(append(p.peers(), p.Management))
+	agents := set(p.everyone())
 	ports := []uint16{p.Ports.API, p.Ports.Gossip, p.Ports.Sync, p.Ports.Admission}
 	t.base("output", "filter", "output", "filter - 10",
 		"ct state new meta skuid != 0 ip6 daddr "+agents+" tcp dport "+set(ports)+" reject with tcp reset",

@@ -32,7 +32,7 @@ func testPolicy() Policy {
 
 func fullPolicy() Policy {
 	p := testPolicy()
-	p.Members = []netip.Addr{addr("fd00::9"), addr("fd00::7"), addr("fd00::8")}
+	p.Members = []netip.Addr{addr("fd00::9"), addr("fd00::7"), {}, addr("fd00::8")}
 	p.TicketHolders = []netip.Addr{addr("fdaa::1")}
 	p.Ingress = true
 	p.IngressPorts = []Port{{5432, "tcp"}, {53, "udp"}}

@@ -20,7 +20,9 @@ type Policy struct {
 	Ports          AgentPorts
 
 	// Members are the management addresses of all members. Only they reach
-	// the agent's ports; this machine's own may be among them.
+	// the agent's ports; this machine's own may be among them. An invalid
+	// address, here and below, stands for a machine whose key cannot be read,
+	// and is passed over: one bad row must not take the rules of all.
 	Members []netip.Addr
 	// TicketHolders are the addresses of WireGuard peers that hold a ticket
 	// and are no members yet. They reach the admission port and nothing else.
@@ -100,6 +102,7 @@ func (p Policy) machineAddr() netip.Addr { return p.Subnet.Masked().Addr().Next(
 func (p Policy) check() error {
 	v4 := func(n netip.Prefix) bool { return n.IsValid() && n.Addr().Is4() && n == n.Masked() }
 	v6 := func(a netip.Addr) bool { return a.Is6() && !a.Is4In6() && a.Zone() == "" }
+	v6orNone := func(a netip.Addr) bool { return !a.IsValid() || v6(a) }
 	switch {
 	case !v4(p.ClusterNetwork):
 		return fmt.Errorf("cluster network %s is not an IPv4 network", p.ClusterNetwork)
@@ -111,7 +114,7 @@ func (p Policy) check() error {
 		return fmt.Errorf("management address %s is not an IPv6 address", p.Management)
 	case p.WireGuardPort == 0 || slices.Contains(p.Ports.tcp(), 0):
 		return errors.New("a port of the agent is zero")
-	case !all(p.Members, v6) || !all(p.TicketHolders, v6):
+	case !all(p.Members, v6orNone) || !all(p.TicketHolders, v6orNone):
 		return errors.New("a management address is not an IPv6 address")
 	case !all(p.IngressPorts, Port.valid):
 		return errors.New("a port of the ingress is neither tcp nor udp, or zero")
@@ -131,7 +134,14 @@ func (a AgentPorts) tcp() []uint16 {
 
 // peers are the members but this machine.
 func (p Policy) peers() []netip.Addr {
-	return slices.DeleteFunc(slices.Clone(p.Members), func(a netip.Addr) bool { return a == p.Management })
+	return slices.DeleteFunc(slices.Clone(p.Members), func(a netip.Addr) bool { return a == p.Management || !a.IsValid() })
+}
+
+// everyone are the members and this machine.
+func (p Policy) everyone() []netip.Addr { return append(p.peers(), p.Management) }
+
+func (p Policy) holders() []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(p.TicketHolders), func(a netip.Addr) bool { return !a.IsValid() })
 }
 
 // published are the ports to forward in a fixed order, narrow addresses first
