@@ -78,6 +78,9 @@ func (w *world) listServices(r *uncloudv1.ListServicesRequest) (*uncloudv1.ListS
 }
 
 func (w *world) inspectService(r *uncloudv1.InspectServiceRequest) (*uncloudv1.Service, error) {
+	if w.is("rollout") && w.is("endless") {
+		w.happens("watched")
+	}
 	for _, s := range w.services() {
 		if name := r.GetService(); name != s.GetId() && name != s.GetName() && name != s.GetProject()+"/"+s.GetName() {
 			continue
@@ -94,24 +97,20 @@ func (w *world) inspectService(r *uncloudv1.InspectServiceRequest) (*uncloudv1.S
 	return nil, faults.New(faults.NotFound, "there is no service %q", r.GetService()).WithHint("see what there is: uc ls")
 }
 
-// rollouts has one under way from an interrupted deploy until it is looked at.
+// rollouts has one of a deploy that hangs. When the deploy is interrupted it
+// goes back, which takes until somebody has looked, or for ever.
 func (w *world) rollouts() []*uncloudv1.Rollout {
 	all := []*uncloudv1.Rollout{{Id: "rol_1", Service: "web", ToRevision: "rev_1", Stage: "done", Driver: "m1", StartedAt: ago(5 * time.Minute), EndedAt: ago(5*time.Minute - 4*time.Second)}}
-	if w.is("interrupted") {
-		stage := "failed"
-		if w.is("endless") {
-			w.happens("watched")
-			stage = "returning"
-		}
-		w.mu.Lock()
-		if w.set["interrupted"] == "" {
-			w.set["interrupted"] = "seen"
-			stage = "returning"
-		}
-		w.mu.Unlock()
-		all = append(all, &uncloudv1.Rollout{Id: "rol_2", Service: "web", FromRevision: "rev_1", ToRevision: "rev_2", Stage: stage, Driver: "m1", StartedAt: ago(0)})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	stage := w.set["rollout"]
+	if stage == "" {
+		return all
 	}
-	return all
+	if _, endless := w.set["endless"]; stage == "returning" && !endless {
+		w.set["rollout"] = "failed"
+	}
+	return append(all, &uncloudv1.Rollout{Id: "rol_2", Service: "web", FromRevision: "rev_1", ToRevision: "rev_2", Stage: stage, Driver: "m1", StartedAt: ago(0)})
 }
 
 func (w *world) listReplicas(r *uncloudv1.ListReplicasRequest) (*uncloudv1.ListReplicasResponse, error) {
@@ -187,14 +186,7 @@ func (w *world) deploy(ctx context.Context, r *uncloudv1.DeployRequest, tell fak
 		return err
 	}
 	if w.is("hang") {
-		if w.is("endless") {
-			w.happens("deploying-again")
-		} else {
-			w.happens("deploying")
-		}
-		<-ctx.Done()
-		w.order("interrupted", nil, "") //nolint:errcheck // not an order that fails
-		return ctx.Err()
+		return w.hang(ctx)
 	}
 	if w.is("unhealthy") {
 		err := tellAll(tell,
@@ -207,6 +199,19 @@ func (w *world) deploy(ctx context.Context, r *uncloudv1.DeployRequest, tell fak
 	}
 	return tellAll(tell, &uncloudv1.Progress{Kind: "step-done", Step: first}, &uncloudv1.Progress{Kind: "note", Text: "m2 pulls web:2"},
 		&uncloudv1.Progress{Kind: "step-start", Step: second}, &uncloudv1.Progress{Kind: "step-done", Step: second}, &uncloudv1.Progress{Kind: "done", Done: true})
+}
+
+// hang begins a rollout that ends only when the call does.
+func (w *world) hang(ctx context.Context) error {
+	w.tell("rollout", "running")
+	if w.is("endless") {
+		w.happens("deploying-for-ever")
+	} else {
+		w.happens("deploying")
+	}
+	<-ctx.Done()
+	w.tell("rollout", "returning")
+	return ctx.Err()
 }
 
 func (w *world) scale(_ context.Context, r *uncloudv1.ScaleRequest, tell fakeapi.Tell) error {

@@ -44,10 +44,15 @@ func (w *world) order(word string, args []string, callsFile string) error {
 		w.calls = nil
 		return os.WriteFile(callsFile, []byte(text), 0o600)
 	}
+	w.tell(word, strings.Join(args, " "))
+	return nil
+}
+
+// tell puts an order in force.
+func (w *world) tell(word, value string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.set[word] = strings.Join(args, " ")
-	return nil
+	w.set[word] = value
 }
 
 func (w *world) is(word string) bool {

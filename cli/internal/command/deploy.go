@@ -126,7 +126,7 @@ func (d *deploy) carryOut(ctx context.Context, request *uncloudv1.DeployRequest,
 	if err := d.confirm(ctx, d.yes, "deploy "+request.GetProject()+"?"); err != nil {
 		return err
 	}
-	progress, err := d.followRollout(ctx, request.GetProject(), func(ctx context.Context) (*progressStream, error) {
+	progress, err := d.followPlan(ctx, planned, func(ctx context.Context) (*progressStream, error) {
 		return d.client.Cluster.Deploy(ctx, connect.NewRequest(request))
 	})
 	if err != nil {

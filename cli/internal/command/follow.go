@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,13 +34,16 @@ func (a *app) follow(ctx context.Context, call func(context.Context) (*progressS
 	return progress, err
 }
 
-// followRollout is follow for a call that takes services to another revision.
+// followPlan is follow for a call that takes services to another revision.
 // After Ctrl-C the call is over, and what is left is to watch the machines
 // bring back what was in hand.
-func (a *app) followRollout(ctx context.Context, project string, call func(context.Context) (*progressStream, error)) (*render.Progress, error) {
-	progress, err := a.follow(ctx, call)
+func (a *app) followPlan(ctx context.Context, planned *uncloudv1.Plan, call func(context.Context) (*progressStream, error)) (*render.Progress, error) {
+	progress := a.ui.NewProgress()
+	progress.Plan(planned)
+	err := a.receive(ctx, progress, call)
+	progress.Close()
 	if ctx.Err() != nil {
-		return progress, a.broughtBack(ctx, project, progress.InHand())
+		return progress, a.broughtBack(ctx, planned, progress.InHand())
 	}
 	return progress, err
 }
@@ -83,38 +87,40 @@ func plan(ctx context.Context, call func(context.Context) (*progressStream, erro
 
 // broughtBack waits until no rollout of the services is under way, and is the
 // fault that tells how they stand.
-func (a *app) broughtBack(ctx context.Context, project string, services []string) error {
+func (a *app) broughtBack(ctx context.Context, planned *uncloudv1.Plan, services []string) error {
 	if len(services) == 0 {
-		return faults.New(faults.Interrupted, "interrupted; no step was under way").WithHint("see what runs: uc ps")
+		return faults.New(faults.Interrupted, "interrupted when all steps were done").WithHint("see what runs: uc ps")
 	}
 	names := strings.Join(services, ", ")
 	a.ui.Note("interrupted: returning %s to what ran before; ctrl-c again leaves that to the machines", names)
 	// The person's context is over, and this wait has its own bound.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), returnWait)
 	defer cancel()
-	for _, service := range services {
-		if err := a.awaitReturn(ctx, project, service); err != nil {
-			return err
+	for _, service := range planned.GetServices() {
+		if slices.Contains(services, service.GetService()) {
+			if err := a.awaitReturn(ctx, planned.GetProject(), service); err != nil {
+				return err
+			}
 		}
 	}
 	return faults.New(faults.Interrupted, "interrupted; %s runs as before", names).WithHint("see what runs: uc ps")
 }
 
-func (a *app) awaitReturn(ctx context.Context, project, service string) error {
-	name := qualified(project, service)
+func (a *app) awaitReturn(ctx context.Context, project string, planned *uncloudv1.ServicePlan) error {
+	name := qualified(project, planned.GetService())
 	for {
 		answer, err := a.client.Cluster.InspectService(ctx, connect.NewRequest(&uncloudv1.InspectServiceRequest{Service: name}))
 		switch {
 		case faults.CodeOf(err) == faults.NotFound:
 			return nil // a first deploy: what ran before is nothing
 		case err != nil:
-			return unsure(service, err)
+			return unsure(name, err)
 		case !underWay(answer.Msg):
-			return endedAs(answer.Msg)
+			return tooLate(answer.Msg, planned)
 		}
 		select {
 		case <-ctx.Done():
-			return unsure(service, ctx.Err())
+			return unsure(name, ctx.Err())
 		case <-time.After(returnPoll):
 		}
 	}
@@ -126,28 +132,19 @@ func unsure(service string, err error) error {
 }
 
 func underWay(service *uncloudv1.Service) bool {
-	for _, rollout := range service.GetRollouts() {
-		switch rollout.GetStage() {
-		case "running", "returning":
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(service.GetRollouts(), func(r *uncloudv1.Rollout) bool {
+		return r.GetStage() == "running" || r.GetStage() == "returning"
+	})
 }
 
-// endedAs is a fault when the newest rollout was quicker than the interrupt.
-func endedAs(service *uncloudv1.Service) error {
-	var newest *uncloudv1.Rollout
-	for _, r := range service.GetRollouts() {
-		if newest == nil || r.GetStartedAt().AsTime().After(newest.GetStartedAt().AsTime()) {
-			newest = r
-		}
-	}
-	if newest.GetStage() != "done" {
+// tooLate is a fault when the service runs the new revision: its rollout was
+// quicker than the interrupt.
+func tooLate(service *uncloudv1.Service, planned *uncloudv1.ServicePlan) error {
+	if planned.GetFromRevision() == planned.GetToRevision() || service.GetRevision() != planned.GetToRevision() {
 		return nil
 	}
-	return faults.New(faults.Interrupted, "interrupted, but %s was done already", service.GetName()).
-		WithHint("to go back: uc rollback %s", qualified(service.GetProject(), service.GetName()))
+	name := qualified(service.GetProject(), service.GetName())
+	return faults.New(faults.Interrupted, "interrupted, but %s was done already", name).WithHint("to go back: uc rollback %s", name)
 }
 
 // qualified is the name of a service that fits only one.

@@ -70,7 +70,7 @@ func (a *app) changeRevision(ctx context.Context, change revisionChange, call fu
 	if err := a.confirm(ctx, change.yes, change.question); err != nil {
 		return err
 	}
-	progress, err := a.followRollout(ctx, planned.GetProject(), func(ctx context.Context) (*progressStream, error) { return call(ctx, false) })
+	progress, err := a.followPlan(ctx, planned, func(ctx context.Context) (*progressStream, error) { return call(ctx, false) })
 	if err != nil {
 		return err
 	}

@@ -88,7 +88,7 @@ func (a *Archive) index() error {
 	links := map[string]string{}
 	for reader := tar.NewReader(a.file); ; {
 		header, err := reader.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -96,7 +96,7 @@ func sendLayer(stream *pushStream, layer Layer, sent func(int64)) error {
 			}
 		}
 		switch {
-		case readErr == io.EOF || readErr == io.ErrUnexpectedEOF:
+		case errors.Is(readErr, io.EOF), errors.Is(readErr, io.ErrUnexpectedEOF):
 			return nil
 		case readErr != nil:
 			return fmt.Errorf("layer %s: %w", layer.Digest, readErr)

@@ -24,7 +24,7 @@ func Source(ctx context.Context, name string) (a *Archive, cleanup func(), err e
 	if err != nil {
 		return nil, nil, fmt.Errorf("save image: %w", err)
 	}
-	cleanup = func() { os.RemoveAll(dir) }
+	cleanup = func() { _ = os.RemoveAll(dir) } // what is left in the temporary folder is no failure
 	file := filepath.Join(dir, "image.tar")
 	if err := save(ctx, name, file); err != nil {
 		cleanup()

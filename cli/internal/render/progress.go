@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -56,7 +57,7 @@ func (p *Progress) Close() {
 func (p *Progress) Handle(m *uncloudv1.Progress) {
 	switch m.GetKind() {
 	case "plan":
-		p.planned(m.GetPlan())
+		p.Plan(m.GetPlan())
 	case "step-start":
 		p.start(m.GetStep())
 	case "step-done":
@@ -70,7 +71,8 @@ func (p *Progress) Handle(m *uncloudv1.Progress) {
 	p.refresh()
 }
 
-func (p *Progress) planned(plan *uncloudv1.Plan) {
+// Plan tells what is to come.
+func (p *Progress) Plan(plan *uncloudv1.Plan) {
 	p.total = Steps(plan)
 	for _, service := range plan.GetServices() {
 		p.left[service.GetService()] = len(service.GetSteps())
@@ -122,10 +124,19 @@ func (p *Progress) took(step *uncloudv1.Step) string {
 }
 
 // InHand are the services of which steps have begun and not all have ended.
+// Where there are none, any that is left may have begun since: these, then.
 func (p *Progress) InHand() []string {
 	var names []string
 	for _, service := range p.touched {
 		if p.left[service] > 0 || p.runs(service) {
+			names = append(names, service)
+		}
+	}
+	if len(names) > 0 {
+		return names
+	}
+	for _, service := range slices.Sorted(maps.Keys(p.left)) {
+		if p.left[service] > 0 {
 			names = append(names, service)
 		}
 	}

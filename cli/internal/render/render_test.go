@@ -75,17 +75,17 @@ func TestInHand(t *testing.T) {
 		{Service: "b", Steps: []*uncloudv1.Step{step("b", "1"), step("b", "2")}},
 		{Service: "c", Steps: []*uncloudv1.Step{step("c", "1")}},
 	}}
-	p.Handle(&uncloudv1.Progress{Kind: "plan", Plan: plan})
 	for _, event := range []struct {
 		kind string
 		step *uncloudv1.Step
 		want string
 	}{
-		{"step-start", step("a", "1"), "a"}, {"step-done", step("a", "1"), ""},
+		{"plan", nil, "a,b,c"},
+		{"step-start", step("a", "1"), "a"}, {"step-done", step("a", "1"), "b,c"},
 		{"step-start", step("b", "1"), "b"}, {"step-done", step("b", "1"), "b"},
 		{"step-start", step("b", "2"), "b"}, {"step-failed", step("b", "2"), "b"},
 	} {
-		p.Handle(&uncloudv1.Progress{Kind: event.kind, Step: event.step})
+		p.Handle(&uncloudv1.Progress{Kind: event.kind, Step: event.step, Plan: plan})
 		if got := strings.Join(p.InHand(), ","); got != event.want {
 			t.Errorf("after %s of %v: %q in hand, want %q", event.kind, event.step, got, event.want)
 		}

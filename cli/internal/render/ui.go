@@ -82,7 +82,7 @@ func (u *UI) Fail(err error) {
 }
 
 func parts(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error })
+	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // only the outermost: what wraps a join says more than its parts
 	if !ok {
 		return []error{err}
 	}
