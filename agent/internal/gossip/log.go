@@ -18,7 +18,7 @@ func newSerfLog(logger *slog.Logger) *log.Logger {
 func (l serfLog) Write(line []byte) (int, error) {
 	if l.logger.Enabled(context.Background(), slog.LevelDebug) {
 		severity, text := splitSeverity(line)
-		l.logger.Debug(text, "severity", severity)
+		l.logger.Debug("serf reports", "text", text, "severity", severity)
 	}
 	return len(line), nil
 }

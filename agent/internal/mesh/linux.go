@@ -106,6 +106,18 @@ func (l *linux) RemoveLink(name string) error {
 	return nil
 }
 
+// list asks again when something changed while the kernel was answering, which
+// makes the answer incomplete. On a machine whose containers come and go that
+// is common.
+func list[T any](f func() ([]T, error)) (all []T, err error) {
+	for range 5 {
+		if all, err = f(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}
+
 // findLink is the link, or an error that is fs.ErrNotExist.
 func findLink(name string) (netlink.Link, error) {
 	link, err := netlink.LinkByName(name)
@@ -123,7 +135,7 @@ func (l *linux) Link(name string) (LinkInfo, error) {
 		return LinkInfo{}, err
 	}
 	info := LinkInfo{MTU: link.Attrs().MTU, Up: link.Attrs().Flags&net.FlagUp != 0}
-	addresses, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	addresses, err := list(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return LinkInfo{}, fmt.Errorf("list addresses of %s: %w", name, err)
 	}
@@ -132,9 +144,11 @@ func (l *linux) Link(name string) (LinkInfo, error) {
 			info.Addresses = append(info.Addresses, p)
 		}
 	}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL,
-		&netlink.Route{LinkIndex: link.Attrs().Index, Protocol: routeProtocol},
-		netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
+	routes, err := list(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL,
+			&netlink.Route{LinkIndex: link.Attrs().Index, Protocol: routeProtocol},
+			netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
+	})
 	if err != nil {
 		return LinkInfo{}, fmt.Errorf("list routes of %s: %w", name, err)
 	}
@@ -262,11 +276,11 @@ func readSysctl(path string) string {
 }
 
 func (l *linux) Interfaces() ([]Interface, error) {
-	links, err := netlink.LinkList()
+	links, err := list(netlink.LinkList)
 	if err != nil {
 		return nil, err
 	}
-	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addresses, err := list(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, err
 	}

@@ -154,12 +154,14 @@ func TestLabRemovedLinkComesBack(t *testing.T) {
 		"ip addr flush dev uncloud",
 	} {
 		m1.run(damage)
+		began := time.Now()
 		if got, want := m1.reach(m2.management()), ManagementAddress(m1.public).String(); got != want {
 			t.Errorf("after %s: seen as %s, want %s", damage, got, want)
 		}
 		if got := m1.reach("10.210.2.1:51000"); got != "10.210.1.1" {
 			t.Errorf("after %s: seen as %s", damage, got)
 		}
+		t.Logf("%s: repaired after %v", damage, time.Since(began).Round(10*time.Millisecond))
 	}
 }
 

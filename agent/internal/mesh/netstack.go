@@ -25,7 +25,7 @@ type netstack struct {
 	link   *channel.Endpoint
 	mtu    int
 	events chan tun.Event
-	ctx    context.Context // ends Read; not a caller's, so it may live here
+	read   func() *stack.PacketBuffer // waits for a packet; nil after cancel
 	cancel context.CancelFunc
 }
 
@@ -42,8 +42,9 @@ func newNetstack(addr netip.Addr, mtu int) (*netstack, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &netstack{
 		stack: s, link: channel.New(256, uint32(mtu), ""), mtu: mtu,
-		events: make(chan tun.Event, 1), ctx: ctx, cancel: cancel,
+		events: make(chan tun.Event, 1), cancel: cancel,
 	}
+	n.read = func() *stack.PacketBuffer { return n.link.ReadContext(ctx) }
 	if err := s.CreateNIC(nic, n.link); err != nil {
 		n.shutdown()
 		return nil, fmt.Errorf("make interface: %v", err)
@@ -72,7 +73,7 @@ func (n *netstack) dial(ctx context.Context, to netip.AddrPort) (net.Conn, error
 
 // Read gives wireguard-go the next packet to send.
 func (n *netstack) Read(buffers [][]byte, sizes []int, offset int) (int, error) {
-	packet := n.link.ReadContext(n.ctx)
+	packet := n.read()
 	if packet == nil {
 		return 0, os.ErrClosed
 	}

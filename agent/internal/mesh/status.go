@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -35,6 +36,9 @@ type PeerStatus struct {
 func (m *Mesh) Status() (Status, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if !m.started {
+		return Status{}, errors.New("read link: mesh is not started")
+	}
 	device, err := m.host.Device(m.options.Link)
 	if err != nil {
 		return Status{}, fmt.Errorf("read link %s: %w", m.options.Link, err)

@@ -90,7 +90,7 @@ func deviceLog(logger *slog.Logger, link string) *device.Logger {
 		Verbosef: device.DiscardLogf,
 		Errorf: func(format string, args ...any) {
 			if logger.Enabled(context.Background(), slog.LevelDebug) {
-				logger.Debug(fmt.Sprintf(format, args...), "link", link)
+				logger.Debug("wireguard-go reports", "text", fmt.Sprintf(format, args...), "link", link)
 			}
 		},
 	}
