@@ -147,3 +147,22 @@ func TestNoFile(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Each example is a test input: adding one adds a test.
+func TestExamplesLoad(t *testing.T) {
+	files, err := filepath.Glob("../../examples/*/compose.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(filepath.Dir(file)), func(t *testing.T) {
+			p, err := Load(t.Context(), Options{Files: []string{file}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(p.Specs) == 0 || len(p.Warnings) > 0 {
+				t.Errorf("%d services, warnings %q", len(p.Specs), p.Warnings)
+			}
+		})
+	}
+}
