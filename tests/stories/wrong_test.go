@@ -123,3 +123,24 @@ func TestUcWorksFromOutsideOverSSH(t *testing.T) {
 	try(t, err)
 	refused(t, r)
 }
+
+func TestAFullDiskIsSaidAndPassesWhenThereIsRoom(t *testing.T) {
+	c := alone(t, 1)
+	ctx, m := t.Context(), c.M(1)
+	_, err := m.Shell(ctx, `systemctl stop uncloud podman.socket podman.service
+		umount -l /var/lib/containers
+		mount -t tmpfs -o size=64M small /var/lib/containers
+		systemctl start podman.socket uncloud`)
+	try(t, err)
+	try(t, c.Image(ctx, lab.Repository()+"/tests/stories/app", image))
+	_, err = m.Shell(ctx, "! dd if=/dev/zero of=/var/lib/containers/fill bs=1M 2>/dev/null")
+	try(t, err)
+
+	w := web{project: project(t), version: "one", replicas: 1, host: "full.test"}
+	refused(t, c.deploy(m, w), "space")
+	_, err = m.Shell(ctx, "rm /var/lib/containers/fill")
+	try(t, err)
+	c.deployed(m, w)
+	c.healthyOn(m, w.name(), "m1")
+	c.serves(m, w.host, "one")
+}
