@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"uncloud/tests/lab"
 )
 
 func TestWhatAPersonCanDoWrongIsOneSentenceAndAHint(t *testing.T) {
