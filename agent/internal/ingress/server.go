@@ -34,11 +34,13 @@ type Server struct {
 	table   atomic.Pointer[map[string][]Upstream]
 	sockets sockets
 
-	mu       sync.Mutex
-	running  []byte // the configuration that Caddy runs; nil when stopped
-	known    any
-	notes    []Note
+	loading  sync.Mutex // held by Load and Stop; a Load may take as long as Settings.Linger
+	running  []byte     // the configuration that Caddy runs; nil when stopped
 	rejected rejection
+
+	mu    sync.Mutex // held for a moment, so that asking waits for no load
+	known any
+	notes []Note
 }
 
 // rejection remembers what was found out about a configuration that did not
@@ -72,8 +74,8 @@ func New(o Options) (*Server, error) {
 // loaded, the old one goes on and the error says why; x-caddy of single
 // services is no such reason: it is left out, and their notes say so.
 func (s *Server) Load(ctx context.Context, in Input, known any) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.loading.Lock()
+	defer s.loading.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -86,6 +88,8 @@ func (s *Server) Load(ctx context.Context, in Input, known any) error {
 	}
 	s.table.Store(&c.Upstreams)
 	served, err := s.apply(ctx, in, c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.notes = served.Notes
 	if err != nil {
 		return fmt.Errorf("load ingress: %w", err)
@@ -185,13 +189,16 @@ func (s *Server) Notes() []Note {
 // Stop closes the ports. Requests under way may finish while the process
 // lives. A stopped Server starts again with the next Load.
 func (s *Server) Stop() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.loading.Lock()
+	defer s.loading.Unlock()
 	if live.Load() != s {
 		return nil
 	}
 	err := errors.Join(caddy.Stop(), s.sockets.closeAll())
-	s.running, s.known, s.notes, s.rejected = nil, nil, nil, rejection{}
+	s.running, s.rejected = nil, rejection{}
+	s.mu.Lock()
+	s.known, s.notes = nil, nil
+	s.mu.Unlock()
 	live.Store(nil)
 	if err != nil {
 		return fmt.Errorf("stop ingress: %w", err)
