@@ -124,7 +124,7 @@ func TestDeployOnATerminal(t *testing.T) {
 	if !colour.MatchString(output) {
 		t.Errorf("no colour on a terminal: %q", output)
 	}
-	const want = `~ web changed
+	const want = `~ shop/web changed
     image web:1 -> web:2
   ~ replace web-a1a1 on m1 (other image)
   + create web-d4d4 on m2

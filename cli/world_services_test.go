@@ -3,6 +3,7 @@ package cli_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -156,14 +157,14 @@ func (w *world) planDeploy(r *uncloudv1.DeployRequest) (*uncloudv1.Plan, error) 
 			return nil, err
 		}
 		if i > 0 || (w.is("up-to-date") && !r.GetRecreate()) {
-			plan.Services = append(plan.Services, &uncloudv1.ServicePlan{Service: s.Name, Change: "none"})
+			plan.Services = append(plan.Services, &uncloudv1.ServicePlan{Service: r.GetProject() + "/" + s.Name, Change: "none"})
 			continue
 		}
 		plan.Services = append(plan.Services, &uncloudv1.ServicePlan{
-			Service: s.Name, Change: "update", FromRevision: "rev_1", ToRevision: "rev_2", Differences: []string{"image web:1 -> " + s.Container.Image},
+			Service: r.GetProject() + "/" + s.Name, Change: "update", FromRevision: "rev_1", ToRevision: "rev_2", Differences: []string{"image web:1 -> " + s.Container.Image},
 			Steps: []*uncloudv1.Step{
-				{Kind: "replace", Service: s.Name, Replica: "rep_w1", Machine: "m1", Text: "replace web-a1a1 on m1", Reason: "other image"},
-				{Kind: "create", Service: s.Name, Replica: "rep_w4", Machine: "m2", Text: "create web-d4d4 on m2"},
+				{Kind: "replace", Service: r.GetProject() + "/" + s.Name, Replica: "rep_w1", Machine: "m1", Text: "replace web-a1a1 on m1", Reason: "other image"},
+				{Kind: "create", Service: "svc_sw", Machine: "m2", Text: "create web-d4d4 on m2"},
 			},
 		})
 	}
@@ -218,11 +219,11 @@ func (w *world) scale(_ context.Context, r *uncloudv1.ScaleRequest, tell fakeapi
 	if _, err := w.inspectService(&uncloudv1.InspectServiceRequest{Service: r.GetService()}); err != nil {
 		return err
 	}
-	service := &uncloudv1.ServicePlan{Service: "web", Change: "none"}
+	service := &uncloudv1.ServicePlan{Service: "shop/web", Change: "none"}
 	if r.GetReplicas() != 3 {
 		service.Change = "update"
 		service.Differences = []string{fmt.Sprintf("replicas 3 -> %d", r.GetReplicas())}
-		service.Steps = []*uncloudv1.Step{{Kind: "create", Service: "web", Replica: "rep_w4", Machine: "m1", Text: "create web-d4d4 on m1"}}
+		service.Steps = []*uncloudv1.Step{{Kind: "create", Service: "shop/web", Machine: "m1", Text: "create web-d4d4 on m1"}}
 	}
 	return w.changeRevision("scale", r.GetDryRun(), &uncloudv1.Plan{Project: "shop", Services: []*uncloudv1.ServicePlan{service}}, tell)
 }
@@ -231,8 +232,8 @@ func (w *world) rollback(_ context.Context, r *uncloudv1.RollbackRequest, tell f
 	if r.GetRevision() != "" && r.GetRevision() != "rev_0" {
 		return faults.New(faults.NotFound, "web has no revision %s", r.GetRevision()).WithHint("uc inspect web")
 	}
-	service := &uncloudv1.ServicePlan{Service: "web", Change: "update", FromRevision: "rev_1", ToRevision: "rev_0", Steps: []*uncloudv1.Step{
-		{Kind: "replace", Service: "web", Replica: "rep_w1", Machine: "m1", Text: "replace web-a1a1 on m1", Reason: "back to rev_0"},
+	service := &uncloudv1.ServicePlan{Service: "shop/web", Change: "update", FromRevision: "rev_1", ToRevision: "rev_0", Steps: []*uncloudv1.Step{
+		{Kind: "replace", Service: "shop/web", Replica: "rep_w1", Machine: "m1", Text: "replace web-a1a1 on m1", Reason: "back to rev_0"},
 	}}
 	return w.changeRevision("rollback", r.GetDryRun(), &uncloudv1.Plan{Project: "shop", Services: []*uncloudv1.ServicePlan{service}}, tell)
 }
@@ -327,7 +328,7 @@ func readInput(stream *connect.BidiStream[uncloudv1.ExecRequest, uncloudv1.ExecR
 	var all []byte
 	for {
 		message, err := stream.Receive()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("input ended without saying so")
 		}
 		if err != nil {

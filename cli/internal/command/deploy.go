@@ -158,7 +158,7 @@ func (d *deploy) showEndpoints(ctx context.Context, project string, plan *unclou
 		planned[service.GetService()] = service.GetChange() != "remove"
 	}
 	for _, service := range answer.Msg.GetServices() {
-		if planned[service.GetName()] {
+		if planned[qualified(project, service.GetName())] {
 			for _, endpoint := range service.GetEndpoints() {
 				d.ui.Out.Line("  %s  %s", service.GetName(), endpoint)
 			}

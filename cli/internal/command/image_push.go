@@ -97,7 +97,7 @@ type pushes struct {
 
 func (p *pushes) one(ctx context.Context, m *uncloudv1.Machine, client uncloudv1connect.MachineServiceClient) {
 	text := "send " + p.name + " to " + m.GetName()
-	step := &uncloudv1.Step{Kind: "push", Machine: m.GetId(), Text: text}
+	step := &uncloudv1.Step{Kind: "push", Replica: p.name, Machine: m.GetId(), Text: text}
 	p.show(&uncloudv1.Progress{Kind: "step-start", Step: step})
 	var sent int64
 	result, err := push.To(ctx, client, p.image, p.name, func(n int64) {
@@ -110,7 +110,7 @@ func (p *pushes) one(ctx context.Context, m *uncloudv1.Machine, client uncloudv1
 		p.show(&uncloudv1.Progress{Kind: "step-failed", Step: step, Text: faults.Of(err).Sentence})
 		return
 	}
-	done := &uncloudv1.Step{Kind: step.Kind, Machine: step.Machine, Text: text + ": " + sentWords(p.image, result)}
+	done := &uncloudv1.Step{Kind: step.GetKind(), Replica: step.GetReplica(), Machine: step.GetMachine(), Text: text + ": " + sentWords(p.image, result)}
 	p.show(&uncloudv1.Progress{Kind: "step-done", Step: done})
 }
 

@@ -56,8 +56,6 @@ func (a *app) showReplicasOf(ctx context.Context, machine string) error {
 		return nil
 	}
 	a.ui.Out.Line("%s runs %s:", machine, render.Count(len(replicas), "replica"))
-	for _, r := range replicas {
-		a.ui.Out.Line("  %s  %s", r.GetName(), a.replicaState(r))
-	}
+	a.replicaTable(replicas)
 	return nil
 }

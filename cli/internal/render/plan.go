@@ -61,7 +61,7 @@ func stepMark(kind string) string {
 	switch kind {
 	case "create", "volume", "start":
 		return "+"
-	case "remove", "prune", "stop":
+	case "remove", "prune", "stop", "forget":
 		return "-"
 	}
 	return "~"

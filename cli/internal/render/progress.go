@@ -20,21 +20,29 @@ type Progress struct {
 	done    int
 	running []running
 	left    map[string]int // steps of the plan that did not end, by service
-	touched []string       // services in the order of their first step
+	owner   map[stepKey]string
+	touched []string // services in the order of their first step
 }
 
 type running struct {
-	key   stepKey
-	step  *uncloudv1.Step
-	since time.Time
-	so    string // how far it is, in a few words
+	key     stepKey
+	step    *uncloudv1.Step
+	service string
+	since   time.Time
+	so      string // how far it is, in a few words
 }
 
-// stepKey is what a step's start and end have in common.
-type stepKey struct{ kind, service, replica, machine string }
+// stepKey is what a step's start and end have in common. A step that makes a
+// replica has no name for it before, so there the sentence tells it apart.
+// The service is no part of it: a service that the step removed has no name after.
+type stepKey struct{ kind, subject, machine string }
 
 func keyOf(s *uncloudv1.Step) stepKey {
-	return stepKey{s.GetKind(), s.GetService(), s.GetReplica(), s.GetMachine()}
+	subject := s.GetReplica()
+	if subject == "" {
+		subject = s.GetText()
+	}
+	return stepKey{s.GetKind(), subject, s.GetMachine()}
 }
 
 // NewProgress starts the clock of a call. Close ends the view.
@@ -71,17 +79,30 @@ func (p *Progress) Handle(m *uncloudv1.Progress) {
 	p.refresh()
 }
 
-// Plan tells what is to come.
+// Plan tells what is to come, in place of what was told before.
 func (p *Progress) Plan(plan *uncloudv1.Plan) {
 	p.total = Steps(plan)
+	p.left, p.owner = map[string]int{}, map[stepKey]string{}
 	for _, service := range plan.GetServices() {
 		p.left[service.GetService()] = len(service.GetSteps())
+		for _, step := range service.GetSteps() {
+			p.owner[keyOf(step)] = service.GetService()
+		}
 	}
 }
 
+// serviceOf is the name by which the plan knows the service of a step.
+func (p *Progress) serviceOf(step *uncloudv1.Step) string {
+	if name, ok := p.owner[keyOf(step)]; ok {
+		return name
+	}
+	return step.GetService()
+}
+
 func (p *Progress) start(step *uncloudv1.Step) {
-	p.running = append(p.running, running{key: keyOf(step), step: step, since: p.ui.Now()})
-	if name := step.GetService(); name != "" && !slices.Contains(p.touched, name) {
+	name := p.serviceOf(step)
+	p.running = append(p.running, running{key: keyOf(step), step: step, service: name, since: p.ui.Now()})
+	if name != "" && !slices.Contains(p.touched, name) {
 		p.touched = append(p.touched, name)
 	}
 }
@@ -92,7 +113,7 @@ func (p *Progress) failed(m *uncloudv1.Progress) {
 		why = ": " + why
 	}
 	took := p.took(m.GetStep())
-	p.left[m.GetStep().GetService()]++ // it is in hand until it is back
+	p.left[p.serviceOf(m.GetStep())]++ // it is in hand until it is back
 	p.line("%s %s%s%s", p.ui.Out.Bad("failed"), m.GetStep().GetText(), why, took)
 	for _, text := range m.GetLogs() {
 		p.line("       %s %s", p.ui.Out.Faint("|"), text)
@@ -113,14 +134,14 @@ func (p *Progress) SoFar(step *uncloudv1.Step, words string) {
 
 // took ends a step that runs and says how long it took, if its start was told.
 func (p *Progress) took(step *uncloudv1.Step) string {
-	p.left[step.GetService()]--
-	for i, r := range p.running {
-		if r.key == keyOf(step) {
-			p.running = append(p.running[:i], p.running[i+1:]...)
-			return p.ui.Out.Faint(" (" + Took(p.ui.Now().Sub(r.since)) + ")")
-		}
+	p.left[p.serviceOf(step)]--
+	i := slices.IndexFunc(p.running, func(r running) bool { return r.key == keyOf(step) })
+	if i < 0 {
+		return ""
 	}
-	return ""
+	since := p.running[i].since
+	p.running = slices.Delete(p.running, i, i+1)
+	return p.ui.Out.Faint(" (" + Took(p.ui.Now().Sub(since)) + ")")
 }
 
 // InHand are the services of which steps have begun and not all have ended.
@@ -144,7 +165,7 @@ func (p *Progress) InHand() []string {
 }
 
 func (p *Progress) runs(service string) bool {
-	return slices.ContainsFunc(p.running, func(r running) bool { return r.step.GetService() == service })
+	return slices.ContainsFunc(p.running, func(r running) bool { return r.service == service })
 }
 
 // Took is the time since the call began.

@@ -68,7 +68,7 @@ func TestInHand(t *testing.T) {
 	ui := &UI{Out: Stream{Writer: new(bytes.Buffer)}, Now: time.Now}
 	p := ui.NewProgress()
 	step := func(service, replica string) *uncloudv1.Step {
-		return &uncloudv1.Step{Service: service, Replica: replica}
+		return &uncloudv1.Step{Service: service, Replica: service + replica}
 	}
 	plan := &uncloudv1.Plan{Services: []*uncloudv1.ServicePlan{
 		{Service: "a", Steps: []*uncloudv1.Step{step("a", "1")}},
