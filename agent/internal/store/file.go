@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/mattn/go-sqlite3"
@@ -18,6 +19,7 @@ import (
 )
 
 const (
+	memoryPrefix = "file:/store-"
 	databaseName = "state.db"
 	lockName     = "lock"
 	// readerCount bounds the readers of exports and digests. State needs none.
@@ -66,7 +68,10 @@ func openFile(dir string, schema fs.FS, random io.Reader) (f *file, err error) {
 	if f.w, err = openConn(path, writerSetup, f.registerGuard); err != nil {
 		return f, asFault(fmt.Errorf("open %s: %w", path, err))
 	}
-	if err := f.migrate(schema, random); err != nil {
+	if err := f.migrate(schema); err != nil {
+		return f, err
+	}
+	if err := f.ensureOwn(path, random); err != nil {
 		return f, err
 	}
 	for range readerCount {
@@ -82,7 +87,7 @@ func openFile(dir string, schema fs.FS, random io.Reader) (f *file, err error) {
 
 func (f *file) locate(dir string) (string, error) {
 	if dir == "" {
-		return fmt.Sprintf("file:/store-%p?vfs=memdb", f), nil
+		return fmt.Sprintf("%s%p?vfs=memdb", memoryPrefix, f), nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("make the store's folder: %w", err)
@@ -97,6 +102,8 @@ func (f *file) locate(dir string) (string, error) {
 	}
 	return filepath.Join(dir, databaseName), nil
 }
+
+func isMemory(path string) bool { return strings.HasPrefix(path, memoryPrefix) }
 
 // syncDir makes the names of new files durable; SQLite syncs only what is in them.
 func syncDir(dir string) error {

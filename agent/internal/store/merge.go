@@ -114,20 +114,20 @@ func (s *Store) noteSkew(row crdt.Row) {
 	}
 }
 
-// Reseat gives this store a new site id, if another machine knows versions of
-// the present one beyond the head here. That happens when the database was
-// restored from a copy: numbers given since then may stand for something else
-// elsewhere. All rows that the old site wrote are written again, unchanged, as
+// Reseat gives this store a new site id, if seen, which another machine knows,
+// is a version of the present site beyond the head here. That happens when the
+// database was restored from a copy: numbers given since then may stand for
+// something else elsewhere. All rows that the old site wrote are written again, unchanged, as
 // the first version of the new one, and the old site's versions are forgotten
 // so that they are fetched afresh. It reports whether the site changed.
-func (s *Store) Reseat(ctx context.Context, seenHead uint64) (bool, error) {
+func (s *Store) Reseat(ctx context.Context, seen Version) (bool, error) {
 	release, err := s.acquire(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer release()
 	old := s.head()
-	if seenHead <= old.Seq {
+	if seen.Site != old.Site || seen.Seq <= old.Seq {
 		return false, nil
 	}
 	site, err := crdt.NewSiteID(s.random)

@@ -173,10 +173,50 @@ func TestMergeRefusesWhatCannotBe(t *testing.T) {
 	}
 }
 
-// A database that was put back from a copy takes a new site id, loses nothing
-// that was written since on either side, and agrees in the end.
-func TestRestoredFromACopy(t *testing.T) {
+// A copy of a database takes a site id of its own before it writes, knows the
+// old site up to the copy, and gets the rest from others.
+func TestCopiedDatabase(t *testing.T) {
 	dir, copied := t.TempDir(), t.TempDir()
+	a, b := open(t, Options{Dir: dir}), open(t, Options{})
+	put(t, a, project(1))
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(filepath.Join(dir, databaseName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a = open(t, Options{Dir: dir})
+	put(t, a, project(2))
+	pull(t, b, a)
+	if err := os.WriteFile(filepath.Join(copied, databaseName), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	copy := open(t, Options{Dir: copied})
+	if copy.Site() == a.Site() || copy.Known().Head(a.Site()) != 1 {
+		t.Fatalf("site %v and %v, knows %v", a.Site(), copy.Site(), copy.Known())
+	}
+	put(t, copy, project(3))
+	pull(t, copy, b)
+	pull(t, b, copy)
+	pull(t, a, b)
+	if digest(t, a) != digest(t, copy) || len(a.State().Projects) != 3 {
+		t.Fatalf("%v\n%v", a.State().Projects, copy.State().Projects)
+	}
+	before := copy.Site()
+	if err := copy.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if again := open(t, Options{Dir: copied}); again.Site() != before {
+		t.Fatal("the site id changed at a restart")
+	}
+}
+
+// A database that was set back in place takes a new site id when another
+// machine shows later versions of it, loses nothing that was written on either
+// side, and agrees in the end.
+func TestDatabaseSetBack(t *testing.T) {
+	dir := t.TempDir()
 	a, b := open(t, Options{Dir: dir}), open(t, Options{})
 	put(t, a, project(1))
 	if err := a.Close(); err != nil { // also folds the log into the database
@@ -190,21 +230,24 @@ func TestRestoredFromACopy(t *testing.T) {
 	put(t, a, project(2))
 	put(t, a, project(3))
 	pull(t, b, a)
-	if err := os.WriteFile(filepath.Join(copied, databaseName), content, 0o600); err != nil {
+	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	restored := open(t, Options{Dir: copied})
+	if err := os.WriteFile(filepath.Join(dir, databaseName), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	restored := open(t, Options{Dir: dir})
 	put(t, restored, project(4)) // as version 2 of the old site, which means project 2 to b
 	before := restored.Site()
 	bad := crdt.Batch{Marks: b.Known()}
 	if _, err := restored.Merge(t.Context(), bad); !errors.Is(err, ErrSiteReused) {
 		t.Fatal(err)
 	}
-	changed, err := restored.Reseat(t.Context(), b.Known().Head(before))
+	changed, err := restored.Reseat(t.Context(), Version{Site: before, Seq: b.Known().Head(before)})
 	if err != nil || !changed || restored.Site() == before {
 		t.Fatal(changed, err)
 	}
-	if changed, err := restored.Reseat(t.Context(), 0); changed || err != nil {
+	if changed, err := restored.Reseat(t.Context(), Version{Site: before, Seq: 99}); changed || err != nil {
 		t.Fatal(changed, err)
 	}
 	pull(t, restored, b)

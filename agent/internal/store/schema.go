@@ -4,7 +4,6 @@ import (
 	"database/sql/driver"
 	"embed"
 	"fmt"
-	"io"
 	"io/fs"
 	"strings"
 
@@ -24,7 +23,7 @@ const guardFunction = "uncloud_store_writes"
 
 // migrate brings the file's schema up to this agent's, or leaves a newer one
 // as it is. None of it is a change of any row: nothing is replicated for it.
-func (f *file) migrate(schema fs.FS, random io.Reader) error {
+func (f *file) migrate(schema fs.FS) error {
 	scripts, err := fs.Glob(schema, "migrations/*.sql")
 	if err != nil {
 		return err
@@ -42,7 +41,7 @@ func (f *file) migrate(schema fs.FS, random io.Reader) error {
 		if err := f.run(schema, scripts[version:]); err != nil {
 			return err
 		}
-		return f.upgrade(len(scripts), random)
+		return f.upgrade(len(scripts))
 	})
 	if err != nil {
 		return asFault(fmt.Errorf("migrate the store: %w", err))
@@ -64,10 +63,7 @@ func (f *file) run(schema fs.FS, scripts []string) error {
 }
 
 // upgrade makes the rest of the file fit the new schema.
-func (f *file) upgrade(version int, random io.Reader) error {
-	if err := f.ensureSite(random); err != nil {
-		return err
-	}
+func (f *file) upgrade(version int) error {
 	if err := f.adopt(version); err != nil {
 		return err
 	}
@@ -107,18 +103,6 @@ func (f *file) adoptColumn() func([]driver.Value) error {
 		f.tables[table] = newShape(table, columns[table])
 		return nil
 	}
-}
-
-func (f *file) ensureSite(random io.Reader) error {
-	n, err := f.w.number("SELECT count(*) FROM _meta WHERE key = 'site'")
-	if err != nil || n > 0 {
-		return err
-	}
-	site, err := crdt.NewSiteID(random)
-	if err != nil {
-		return err
-	}
-	return f.w.exec("INSERT INTO _meta (key, value) VALUES ('site', ?)", site[:])
 }
 
 // guardTables makes every write to a replicated table fail outside of a store

@@ -5,7 +5,7 @@ import "sync"
 // Subscription wakes its holder after commits that touch its tables.
 type Subscription struct {
 	wake   chan struct{}
-	tables map[string]bool // empty: all
+	tables map[string]bool // empty: any commit
 	of     *listeners
 }
 
@@ -17,8 +17,10 @@ type listeners struct {
 }
 
 // Subscribe wakes on commits, local and merged, that change rows of the given
-// tables, or of any table if none is given. Wake-ups that nobody has taken yet
-// become one: read State once after Subscribe, and again after each.
+// tables. If none is given it wakes on all commits, also on those that change
+// no row and only make more versions known; who reports what StateKnown gave
+// needs these. Wake-ups that nobody has taken yet become one: read State once
+// after Subscribe, and again after each.
 func (s *Store) Subscribe(tables ...string) *Subscription {
 	sub := &Subscription{wake: make(chan struct{}, 1), tables: map[string]bool{}, of: &s.listeners}
 	for _, t := range tables {
@@ -70,7 +72,7 @@ func (l *listeners) tell(c Commit) {
 
 func (s *Subscription) wants(touched map[string]bool) bool {
 	if len(s.tables) == 0 {
-		return len(touched) > 0
+		return true
 	}
 	for t := range touched {
 		if s.tables[t] {

@@ -1,0 +1,321 @@
+package statesync
+
+import (
+	"flag"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"uncloud/agent/internal/crdt"
+)
+
+var seeds = flag.Int("seeds", 60, "how many histories to simulate")
+
+// history lets a cluster live through a random minute: writes, deletes, new
+// machines, partitions, one-sided cuts, crashes. Then all is healed.
+func history(seed uint64, prepare func(*node)) *sim {
+	s := newSim(seed, 2)
+	size := 2 + s.rand.IntN(5)
+	s.double = true
+	for _, n := range s.nodes {
+		prepare(n)
+	}
+	for range 60 {
+		if len(s.nodes) < size && s.rand.IntN(8) == 0 {
+			prepare(s.add())
+		}
+		n := s.nodes[s.rand.IntN(len(s.nodes))]
+		switch s.rand.IntN(12) {
+		case 0:
+			side := s.rand.IntN(1 << len(s.nodes))
+			s.partition(func(a, b *node) bool { return side>>a.n&1 != side>>b.n&1 })
+		case 1:
+			s.partition(func(a, b *node) bool { return s.rand.IntN(3) == 0 })
+		case 2:
+			s.heal()
+		case 3:
+			n.crash(s.random(10 * time.Second))
+		case 4:
+			n.skew = time.Duration(s.rand.IntN(5)-2) * time.Minute
+		case 5:
+			n.write("", fmt.Sprint("k", s.rand.IntN(6)))
+		case 6:
+			for i := range 80 { // more than a newcomer asks for version by version
+				n.write(fmt.Sprint("burst ", i), fmt.Sprint("b", s.rand.IntN(30)))
+			}
+		default:
+			n.write(fmt.Sprint(n.n, " wrote ", s.rand.IntN(4)), fmt.Sprint("k", s.rand.IntN(6)), fmt.Sprint("k", s.rand.IntN(6)))
+		}
+		s.run(s.random(2 * time.Second))
+	}
+	s.heal()
+	s.run(90 * time.Second)
+	return s
+}
+
+func TestHistoriesConverge(t *testing.T) {
+	for seed := range uint64(*seeds) {
+		s := history(seed, func(*node) {})
+		if d := s.disagreement(); d != "" {
+			t.Fatalf("seed %d: %s", seed, d)
+		}
+		for _, n := range s.nodes {
+			for site, known := range n.rep.known {
+				if gaps := known.Gaps(); len(gaps) > 0 {
+					t.Fatalf("seed %d: node %d has gaps %v of site %v", seed, n.n, gaps, site)
+				}
+			}
+			if !n.core.caughtUp(n.rep.known) {
+				t.Fatalf("seed %d: node %d has not caught up", seed, n.n)
+			}
+		}
+	}
+}
+
+// One seed is one history: a failure can be looked at again.
+func TestASeedRepeats(t *testing.T) {
+	for seed := range uint64(5) {
+		a, b := history(seed, func(*node) {}), history(seed, func(*node) {})
+		if a.frame != b.frame || a.bytes != b.bytes {
+			t.Fatalf("%d frames and %d bytes, then %d and %d", a.frame, a.bytes, b.frame, b.bytes)
+		}
+	}
+}
+
+// The simulation is worth something only if it fails when it should.
+func TestHistoriesCatchMistakes(t *testing.T) {
+	for name, breakIt := range map[string]func(*node){
+		"merge keeps what came first in a tie": func(n *node) {
+			n.rep.merge = func(a, b crdt.Record) crdt.Record {
+				if a.CL == b.CL {
+					return a
+				}
+				return crdt.Merge(a, b)
+			}
+		},
+		"merge takes the later stamp, whatever the counts": func(n *node) {
+			n.rep.merge = func(a, b crdt.Record) crdt.Record {
+				if b.MaxStamp() >= a.MaxStamp() {
+					return b
+				}
+				return a
+			}
+		},
+		"export forgets a row": func(n *node) {
+			n.rep.omit = func(r crdt.Row) bool { return r.Key == "k1" }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(20) {
+				if history(seed, breakIt).disagreement() != "" {
+					return
+				}
+			}
+			t.Error("20 histories did not notice")
+		})
+	}
+}
+
+func connectedAll(s *sim) bool {
+	for _, n := range s.nodes {
+		if len(n.core.live) != len(s.nodes)-1 {
+			return false
+		}
+	}
+	return true
+}
+
+func ready(t *testing.T, size int) *sim {
+	t.Helper()
+	s := newSim(1, size)
+	if _, ok := s.until(30*time.Second, func() bool { return connectedAll(s) }); !ok {
+		t.Fatal("the nodes did not connect")
+	}
+	return s
+}
+
+func (s *sim) agree() bool { return s.disagreement() == "" }
+
+func TestACommitIsEverywhereAfterOneHop(t *testing.T) {
+	s := ready(t, 10)
+	s.delay = func() time.Duration { return 5 * time.Millisecond }
+	for i := range 20 {
+		s.nodes[i%10].write("x", fmt.Sprint("k", i))
+		if took, ok := s.until(time.Second, s.agree); !ok || took > 10*time.Millisecond {
+			t.Fatalf("write %d took %v: %s", i, took, s.disagreement())
+		}
+	}
+}
+
+// Two machines that cannot reach each other agree through a third.
+func TestThroughAThirdMachine(t *testing.T) {
+	s := ready(t, 3)
+	s.partition(func(a, b *node) bool { return a.n+b.n == 1 })
+	s.run(time.Second)
+	for i := range 5 {
+		s.nodes[0].write("x", fmt.Sprint("k", i))
+		took, ok := s.until(20*time.Second, s.agree)
+		if !ok || took > 3*time.Second {
+			t.Fatalf("took %v: %s", took, s.disagreement())
+		}
+	}
+}
+
+func TestANewMachineTakesASnapshot(t *testing.T) {
+	s := ready(t, 3)
+	for i := range 500 {
+		s.nodes[i%3].write("x", fmt.Sprint("k", i%100))
+	}
+	s.run(5 * time.Second)
+	before := s.bytes
+	n := s.add()
+	n.write("its own row", "mine")
+	took, ok := s.until(10*time.Second, func() bool { return s.agree() && n.core.caughtUp(n.rep.known) })
+	if !ok {
+		t.Fatalf("not there after %v: %s", took, s.disagreement())
+	}
+	if once := 4 * 100 * 100; s.bytes-before > once {
+		t.Errorf("%d bytes for 100 rows", s.bytes-before)
+	}
+}
+
+func TestNotCaughtUpBeforeAllIsHere(t *testing.T) {
+	s := ready(t, 2)
+	for i := range 300 {
+		s.nodes[0].write("x", fmt.Sprint("k", i))
+	}
+	s.run(time.Second)
+	n := s.add()
+	n.rep.hook(crdt.Batch{})
+	if n.core.caughtUp(n.rep.known) {
+		t.Fatal("caught up with nobody")
+	}
+	s.until(10*time.Second, func() bool {
+		if n.core.caughtUp(n.rep.known) && !n.rep.known.CoversAll(s.nodes[0].rep.known) {
+			t.Fatal("caught up without all that was there")
+		}
+		return n.core.caughtUp(n.rep.known)
+	})
+}
+
+func TestIdleTraffic(t *testing.T) {
+	s := ready(t, 5)
+	s.nodes[0].write("x", "k")
+	s.run(time.Minute)
+	before := s.bytes
+	s.run(10 * time.Minute)
+	links := 5 * 4
+	if rate := float64(s.bytes-before) / 600 / float64(links); rate > 50 {
+		t.Errorf("%.1f bytes a second to each peer", rate)
+	}
+}
+
+// A machine that reads slowly loses its outbox and not the data.
+func TestSlowMachine(t *testing.T) {
+	s := ready(t, 2)
+	s.lineRate = 300_000
+	big, overflows, last := strings.Repeat("x", 100_000), 0, 0
+	for i := range 100 {
+		s.nodes[0].write(big, fmt.Sprint("k", i))
+		queued := s.nodes[0].core.live["mch_001"].outbox.bytes
+		if queued > outboxBytes {
+			t.Fatalf("%d bytes are queued", queued)
+		}
+		if queued == 0 && last > outboxBytes/2 {
+			overflows++
+		}
+		last = queued
+		s.run(10 * time.Millisecond)
+	}
+	if took, ok := s.until(3*time.Minute, s.agree); !ok || overflows == 0 {
+		t.Fatalf("after %v and %d overflows: %s", took, overflows, s.disagreement())
+	}
+}
+
+// What is missing is asked for in shares, not from everyone.
+func TestPullsAreSpread(t *testing.T) {
+	s := ready(t, 4)
+	late := s.nodes[3]
+	s.partition(func(a, b *node) bool { return a == late || b == late })
+	s.run(time.Second)
+	for i := range 6000 {
+		s.nodes[0].write("x", fmt.Sprint("k", i))
+	}
+	s.run(20 * time.Second)
+	s.heal()
+	before := s.bytes
+	if took, ok := s.until(time.Minute, s.agree); !ok {
+		t.Fatalf("after %v: %s", took, s.disagreement())
+	}
+	once := 0
+	for _, row := range late.rep.rows {
+		once += row.Size()
+	}
+	if got := s.bytes - before; got > once*3/2 {
+		t.Errorf("%d bytes for %d bytes of rows", got, once)
+	}
+}
+
+func TestWhoIsRefused(t *testing.T) {
+	s := ready(t, 2)
+	c := s.nodes[0].core
+	known := crdt.Known{}
+	me := c.self
+	for name, h := range map[string]hello{
+		"belongs to another cluster": {Cluster: "other", Machine: "mch_x", Site: crdt.SiteID{1}},
+		"is this machine itself":     {Cluster: me.Cluster, Machine: me.Machine, Site: me.Site, Nonce: me.Nonce},
+		"have copies of one":         {Cluster: me.Cluster, Machine: "mch_x", Site: me.Site, Nonce: 5},
+		"mch_001 and mch_x have":     {Cluster: me.Cluster, Machine: "mch_x", Site: s.nodes[1].rep.site, Nonce: 5},
+	} {
+		c.handle(s.now, known, connected{Link: 99})
+		var told, closed bool
+		for _, a := range c.handle(s.now, known, received{Link: 99, Frame: h}) {
+			switch a := a.(type) {
+			case sendFrame:
+				r, ok := a.Frame.(refuse)
+				told = ok && strings.Contains(r.Reason, name)
+			case closeLink:
+				closed = a.Link == 99
+			}
+		}
+		if !told || !closed {
+			t.Errorf("%s: told %v, closed %v", name, told, closed)
+		}
+		if c.links[99] != nil || c.live["mch_x"] != nil {
+			t.Errorf("%s: the link is still there", name)
+		}
+	}
+	if c.clone != "mch_x" {
+		t.Errorf("clone %q", c.clone)
+	}
+}
+
+func TestFramesBeforeAHello(t *testing.T) {
+	s := newSim(1, 1)
+	c := s.nodes[0].core
+	c.handle(s.now, crdt.Known{}, connected{Link: 1})
+	actions := c.handle(s.now, crdt.Known{}, received{Link: 1, Frame: ask{Req: 1, Snapshot: true}})
+	if len(actions) != 1 {
+		t.Fatalf("%+v", actions)
+	}
+	if _, ok := actions[0].(closeLink); !ok {
+		t.Fatalf("%+v", actions)
+	}
+}
+
+// A machine that shows a later version of this site makes the store move to a
+// new site id.
+func TestAnOldCopyIsNoticed(t *testing.T) {
+	s := ready(t, 2)
+	a, b := s.nodes[0], s.nodes[1].core.self
+	seen := crdt.Version{Site: a.rep.site, Seq: 5}
+	got := a.core.handle(s.now, a.rep.known, received{Link: a.core.live[b.Machine].id, Frame: tell{Known: crdt.Knows(seen)}})
+	if len(got) == 0 || got[0] != (reseat{Seen: seen}) {
+		t.Fatalf("%+v", got)
+	}
+	a.core.handle(s.now, a.rep.known, reseated{Site: crdt.SiteID{1}})
+	if len(a.core.links) != 0 || a.core.self.Site != (crdt.SiteID{1}) {
+		t.Fatal("the links of the old site are still there")
+	}
+}

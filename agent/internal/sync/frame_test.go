@@ -1,0 +1,95 @@
+package statesync
+
+import (
+	"bufio"
+	"bytes"
+	"reflect"
+	"testing"
+
+	"uncloud/agent/internal/crdt"
+)
+
+func everyFrame() []frame {
+	site := crdt.SiteID{15: 1}
+	known := crdt.Known{site: {{First: 1, Last: 4}, {First: 9, Last: 9}}}
+	record, _ := crdt.Record{}.Put([]crdt.Assignment{{Column: "v", Value: crdt.Real(2.5)}}, 77, site)
+	row := crdt.Row{Table: "t", Key: "k", Record: record, Writers: []crdt.Version{{Site: site, Seq: 9}}}
+	return []frame{
+		hello{Cluster: "cls", Machine: "mch", Site: site, Nonce: 1 << 63, Known: known},
+		refuse{Reason: "no"}, tell{Known: known, Reply: true}, tell{Known: crdt.Known{}},
+		rows{Req: 3, More: true, Batch: crdt.Batch{Rows: []crdt.Row{row}, Marks: crdt.Known{}}},
+		rows{Batch: crdt.Batch{Rows: []crdt.Row{row}, Marks: known}},
+		ask{Req: 4, Snapshot: true, Wants: known}, ack{Req: 5}, done{Req: 6, Busy: true}, ping{},
+	}
+}
+
+func TestFramesComeBack(t *testing.T) {
+	var b bytes.Buffer
+	var scratch []byte
+	var err error
+	for _, f := range everyFrame() {
+		if scratch, err = writeFrame(&b, f, scratch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := bufio.NewReader(&b)
+	for _, want := range everyFrame() {
+		got, err := readFrame(in)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%v\ngot  %+v\nwant %+v", err, got, want)
+		}
+	}
+}
+
+func TestFramesThatAreNone(t *testing.T) {
+	later, err := parseFrame([]byte{200, 1, 2})
+	if u, ok := later.(unknown); !ok || err != nil || u.kind() != 200 {
+		t.Errorf("frame of a later version: %+v %v", later, err)
+	}
+	for name, b := range map[string][]byte{
+		"empty": {}, "other protocol": {kindHello, 9}, "too long": {kindPing, 0}, "torn": {kindAsk, 1},
+	} {
+		if f, err := parseFrame(b); err == nil && name != "empty" {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+	if _, err := readFrame(bufio.NewReader(bytes.NewReader([]byte{0xff, 0, 0, 0}))); err == nil {
+		t.Error("a frame of 4 GB was read")
+	}
+}
+
+func TestSplitKeepsAll(t *testing.T) {
+	big := crdt.Text(string(make([]byte, 100_000)))
+	b := crdt.Batch{Marks: crdt.Knows(crdt.Version{Site: crdt.SiteID{1}, Seq: 1})}
+	for range 9 {
+		b.Rows = append(b.Rows, crdt.Row{Table: "t", Key: "k", Record: crdt.Record{CL: 1, Cells: []crdt.Cell{{Column: "v", Ver: 1, Value: big}}}})
+	}
+	count := 0
+	parts := split(7, b)
+	for i, f := range parts {
+		part := f.(rows)
+		count += len(part.Batch.Rows)
+		if last := i == len(parts)-1; part.More == last || (len(part.Batch.Marks) > 0) != last || part.Req != 7 || part.Batch.Size() > frameBytes+100 {
+			t.Errorf("part %d: more %v, marks %v, %d bytes", i, part.More, part.Batch.Marks, part.Batch.Size())
+		}
+	}
+	if count != 9 || len(parts) != 5 {
+		t.Errorf("%d rows in %d parts", count, len(parts))
+	}
+}
+
+func FuzzParseFrame(f *testing.F) {
+	for _, fr := range everyFrame() {
+		f.Add(appendFrame(nil, fr))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := parseFrame(b)
+		if err != nil {
+			return
+		}
+		again, err := parseFrame(appendFrame(nil, got))
+		if err != nil || !reflect.DeepEqual(got, again) {
+			t.Fatalf("%+v became %+v, %v", got, again, err)
+		}
+	})
+}

@@ -1,0 +1,185 @@
+package statesync
+
+import (
+	"fmt"
+	"time"
+
+	"uncloud/agent/internal/crdt"
+)
+
+// link is one connection to another machine, or on the way to become one.
+type link struct {
+	id      linkID
+	to      string // the machine that was dialed; empty if it called
+	live    bool   // greeted
+	machine string
+	site    crdt.SiteID
+	nonce   uint64
+
+	greeted crdt.Known // what it had when it connected
+	known   crdt.Known // what it is known to have
+	told    crdt.Known // what it has been told that is here
+
+	control  []frame // small frames, first to go
+	pushing  []frame // a push under way
+	outbox   outbox  // the next push
+	answers  []frame // batches that it asked for, last to go
+	inFlight int     // frames with the transport
+
+	inbox   map[uint64]*parts // batches that arrive, by request
+	merging crdt.Known        // marks of the batch that the store works on
+	ask     *asking
+	serving *serving
+
+	tellAt    time.Time // zero: nothing to tell
+	pullAt    time.Time
+	pullAfter time.Time // not before; zero: whenever
+	pingAt    time.Time
+	synced    time.Time // when nothing was left to pull, last
+}
+
+// connect greets on a new connection.
+func (c *core) connect(e connected) {
+	l := &link{id: e.Link, to: e.To, inbox: map[uint64]*parts{}}
+	c.links[e.Link] = l
+	l.told = c.known
+	c.post(l, hello{Cluster: c.self.Cluster, Machine: c.self.Machine, Site: c.self.Site, Nonce: c.self.Nonce, Known: c.known})
+	c.flush(l)
+}
+
+// greet takes the first frame.
+func (c *core) greet(l *link, f frame) {
+	h, ok := f.(hello)
+	if r, refused := f.(refuse); refused {
+		c.drop(l.id, fmt.Errorf("refused by the other machine: %s", r.Reason))
+		return
+	}
+	if !ok {
+		c.drop(l.id, fmt.Errorf("frame of kind %d before a hello", f.kind()))
+		return
+	}
+	if reason := c.objection(l, h); reason != "" {
+		c.post(l, refuse{Reason: reason})
+		c.flush(l)
+		c.drop(l.id, fmt.Errorf("refused machine %s: %s", h.Machine, reason))
+		return
+	}
+	l.machine, l.site, l.nonce = h.Machine, h.Site, h.Nonce
+	if old := c.live[h.Machine]; old != nil {
+		if !c.prefer(l, old) {
+			c.drop(l.id, errDouble)
+			return
+		}
+		c.drop(old.id, errDouble)
+	}
+	c.begin(l, h)
+}
+
+var errDouble = fmt.Errorf("there is another connection to this machine")
+
+// objection is why a machine is no peer, or empty.
+func (c *core) objection(l *link, h hello) string {
+	switch {
+	case h.Cluster != c.self.Cluster:
+		return "it belongs to another cluster"
+	case h.Site == c.self.Site && h.Nonce == c.self.Nonce:
+		return "it is this machine itself"
+	case h.Site == c.self.Site:
+		c.clone = h.Machine
+		return fmt.Sprintf("machines %s and %s have copies of one database; remove the store of one of them", c.self.Machine, h.Machine)
+	case l.to != "" && h.Machine != l.to:
+		return fmt.Sprintf("machine %s was called, %s answered", l.to, h.Machine)
+	}
+	for _, other := range c.live {
+		if other.site == h.Site && other.machine != h.Machine {
+			return fmt.Sprintf("machines %s and %s have copies of one database; remove the store of one of them", other.machine, h.Machine)
+		}
+	}
+	return ""
+}
+
+// prefer tells whether a new link to a machine replaces an old one. Both ends
+// must come to one answer: the connection that the lower machine dialed stays.
+// Of two from one dialer the newer stays, since who dials again has lost the
+// older; so it is with a machine that was started anew.
+func (c *core) prefer(l, old *link) bool {
+	if l.nonce != old.nonce {
+		return true
+	}
+	a, b := c.dialer(l), c.dialer(old)
+	return a == b || a < b
+}
+
+func (c *core) dialer(l *link) string {
+	if l.to != "" {
+		return c.self.Machine
+	}
+	return l.machine
+}
+
+// begin makes l the link to its machine.
+func (c *core) begin(l *link, h hello) {
+	l.live, l.greeted, l.known = true, h.Known, crdt.Known{}
+	l.pullAt, l.pingAt = c.jitter(pullMin, pullMax), c.now.Add(pingEvery)
+	c.live[l.machine] = l
+	c.epoch++
+	// Commits since the hello went out were not pushed on this link yet.
+	if !l.told.CoversAll(c.known) {
+		c.tell(l, false)
+	}
+	c.hear(l, h.Known)
+	c.pull(l)
+}
+
+// drop closes a link.
+func (c *core) drop(id linkID, reason error) {
+	c.do(closeLink{Link: id, Reason: reason})
+	c.forget(id)
+}
+
+func (c *core) forget(id linkID) {
+	l := c.links[id]
+	if l == nil {
+		return
+	}
+	delete(c.links, id)
+	if c.live[l.machine] == l {
+		delete(c.live, l.machine)
+		c.epoch++
+		// What was asked of it has to be asked of others.
+		c.pullAll()
+	}
+}
+
+// post queues a small frame.
+func (c *core) post(l *link, f frame) { l.control = append(l.control, f) }
+
+// flush hands frames to the transport while it takes them: small ones first,
+// then news, then answers.
+func (c *core) flush(l *link) {
+	for l.inFlight < window {
+		f := c.next(l)
+		if f == nil {
+			return
+		}
+		l.inFlight++
+		l.pingAt = c.now.Add(pingEvery)
+		c.do(sendFrame{Link: l.id, Frame: f})
+	}
+}
+
+func (c *core) next(l *link) frame {
+	if len(l.pushing) == 0 && !l.outbox.empty() {
+		batch := l.outbox.take()
+		l.told = l.told.Union(batch.Marks)
+		l.pushing = split(0, batch)
+	}
+	for _, queue := range []*[]frame{&l.control, &l.pushing, &l.answers} {
+		if len(*queue) > 0 {
+			f := (*queue)[0]
+			*queue = (*queue)[1:]
+			return f
+		}
+	}
+	return nil
+}

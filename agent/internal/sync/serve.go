@@ -1,0 +1,107 @@
+package statesync
+
+import (
+	"slices"
+
+	"uncloud/agent/internal/crdt"
+)
+
+// serving is the answer to one request, as far as it is not sent.
+type serving struct {
+	req      uint64
+	snapshot bool
+	todo     []piece // newest ranges first
+	credits  int
+	reading  bool // the store was asked for the next batch
+}
+
+type piece struct {
+	site crdt.SiteID
+	crdt.Range
+}
+
+// serve begins to answer. A new request on a link replaces the one before: the
+// other machine has given up on that.
+func (c *core) serve(l *link, f ask) {
+	l.serving = nil
+	busy := 0
+	for _, other := range c.live {
+		if other.serving != nil {
+			busy++
+		}
+	}
+	if busy >= maxServing {
+		c.post(l, done{Req: f.Req, Busy: true})
+		return
+	}
+	l.serving = &serving{req: f.Req, snapshot: f.Snapshot, credits: credits}
+	if !f.Snapshot {
+		l.serving.todo = pieces(f.Wants.Intersect(c.known))
+	}
+	c.readOn(l)
+}
+
+func pieces(wants crdt.Known) []piece {
+	var out []piece
+	for _, site := range wants.Sites() {
+		for _, r := range slices.Backward(wants[site]) {
+			out = append(out, piece{site, r})
+		}
+	}
+	return out
+}
+
+// readOn has the next batch read, if the other machine has taken enough of
+// those before, or ends the answer.
+func (c *core) readOn(l *link) {
+	s := l.serving
+	switch {
+	case s.reading || s.credits == 0:
+	case s.snapshot:
+		s.reading = true
+		c.do(exportRange{Link: l.id, Req: s.req, Snapshot: true})
+	case len(s.todo) > 0:
+		s.reading = true
+		c.do(exportRange{Link: l.id, Req: s.req, Site: s.todo[0].site, Range: s.todo[0].Range})
+	default:
+		l.answers = append(l.answers, done{Req: s.req})
+		l.serving = nil
+	}
+}
+
+// answer sends what was read.
+func (c *core) answer(l *link, e exported) {
+	s := l.serving
+	if s == nil || s.req != e.Req {
+		return
+	}
+	s.reading = false
+	if e.Err == nil {
+		l.answers = append(l.answers, split(s.req, e.Batch)...)
+		s.credits--
+	}
+	if s.snapshot {
+		s.snapshot = false
+	} else {
+		s.todo = after(s.todo, e)
+	}
+	c.readOn(l)
+}
+
+// after is what is left of todo. A range that could not be read is left out;
+// it is not in any marks, so the other machine asks for it again.
+func after(todo []piece, e exported) []piece {
+	marks := e.Batch.Marks[todo[0].site]
+	if e.Err != nil || len(marks) == 0 || marks[0].First <= todo[0].First {
+		return todo[1:]
+	}
+	todo[0].Last = marks[0].First - 1
+	return todo
+}
+
+func (c *core) acknowledged(l *link, f ack) {
+	if l.serving != nil && l.serving.req == f.Req {
+		l.serving.credits = min(l.serving.credits+1, credits)
+		c.readOn(l)
+	}
+}
