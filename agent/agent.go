@@ -13,13 +13,12 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 
-	uncloudv1 "uncloud/api/uncloud/v1"
 	"uncloud/agent/internal/server"
+	uncloudv1 "uncloud/api/uncloud/v1"
 	"uncloud/internal/build"
 	"uncloud/internal/faults"
 )
@@ -39,7 +38,7 @@ const (
 type Agent struct {
 	cfg  Config
 	log  *slog.Logger
-	born chan Identity // an identity was made: become a member
+	born chan birth // an identity was made: become a member
 
 	// joining lets one init, join or reset run at a time.
 	joining sync.Mutex
@@ -47,13 +46,11 @@ type Agent struct {
 	mu     sync.Mutex
 	phase  string
 	member *member
-	// left is closed when the member that reset ended is gone.
-	left chan struct{}
 }
 
 // New makes an agent.
 func New(cfg Config, log *slog.Logger) *Agent {
-	return &Agent{cfg: cfg, log: log, phase: phaseNew, born: make(chan Identity, 1)}
+	return &Agent{cfg: cfg, log: log, phase: phaseNew, born: make(chan birth, 1)}
 }
 
 // Run is the agent's life. It returns nil when ctx ends, and an error when the
@@ -84,6 +81,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // live is the member's life, and after a reset the next one's.
 func (a *Agent) live(ctx context.Context, id Identity, known bool) error {
+	b := birth{id: id, made: make(chan *member, 1)}
 	if !known {
 		go a.joinFromFile(ctx)
 	}
@@ -92,17 +90,18 @@ func (a *Agent) live(ctx context.Context, id Identity, known bool) error {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case id = <-a.born:
+			case b = <-a.born:
 			}
 		}
-		m, err := newMember(ctx, a.cfg, id, a.log)
+		m, err := newMember(ctx, a.cfg, b.id, a.log)
 		if err != nil {
 			return err
 		}
 		a.become(m)
+		b.made <- m
 		err = m.run(ctx)
 		a.become(nil)
-		if ctx.Err() != nil || !m.forgotten() {
+		if ctx.Err() != nil || !m.left() {
 			return err
 		}
 		if err := m.forget(context.WithoutCancel(ctx)); err != nil {
@@ -176,8 +175,6 @@ func (a *Agent) current() *member {
 	defer a.mu.Unlock()
 	return a.member
 }
-
-func (a *Agent) storeDir() string { return filepath.Join(a.cfg.StateDir, "store") }
 
 // alreadyMember is the refusal of a second init or join.
 func alreadyMember(m *member) error {

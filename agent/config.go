@@ -52,7 +52,7 @@ type Config struct {
 	// on its links: a public address behind a forwarding router.
 	Endpoints []netip.AddrPort `json:"endpoints"`
 	// ListenPort is the one UDP port. Changing it on a member is noticed by the others.
-	ListenPort int `json:"listenPort"`
+	ListenPort uint16 `json:"listenPort"`
 	// MTU of the WireGuard link; 0 is that of the way out minus 80.
 	MTU int `json:"mtu"`
 
@@ -104,8 +104,8 @@ func (c Config) check(path string) error {
 			return bad("%v", err)
 		}
 	}
-	if c.ListenPort < 1 || c.ListenPort > 65535 {
-		return bad("listenPort is %d, and ports are 1-65535", c.ListenPort)
+	if c.ListenPort == 0 {
+		return bad("listenPort is 0, and ports are 1-65535")
 	}
 	if c.MTU != 0 && (c.MTU < 1280 || c.MTU > 65535) {
 		return bad("mtu is %d; use 0 for automatic, or 1280-65535", c.MTU)

@@ -23,11 +23,19 @@ type Identity struct {
 	SigningKey []byte `json:"signingKey"` // Ed25519 seed and public key
 	// What the machine was told when it joined. It is enough to reach the
 	// others until the store has arrived; afterwards the store is believed.
-	Network      netip.Prefix   `json:"network"`
-	Self         spec.Machine   `json:"self"`
-	Members      []spec.Machine `json:"members,omitempty"`
-	ReadySite    string         `json:"readySite,omitempty"` // the store must hold ReadyVersion of this site
-	ReadyVersion uint64         `json:"readyVersion,omitempty"`
+	Network netip.Prefix   `json:"network"`
+	Self    spec.Machine   `json:"self"`
+	Members []spec.Machine `json:"members,omitempty"`
+	// The machine is ready once its store holds ReadyVersion of ReadySite.
+	ReadySite    string `json:"readySite,omitempty"`
+	ReadyVersion uint64 `json:"readyVersion,omitempty"`
+	// Founded is set on the first machine of a cluster: it writes the cluster's row.
+	Founded *Founding `json:"founded,omitempty"`
+}
+
+// Founding is what was decided when the cluster was made.
+type Founding struct {
+	Domain string `json:"domain,omitempty"`
 }
 
 // Signer is the key that signs tickets.

@@ -31,7 +31,8 @@ type Options struct {
 // Verdict is a replica's health from a moment on.
 type Verdict struct {
 	Replica     string
-	ContainerID string // it is of this container: another one may run by now
+	ContainerID string    // it is of this container: another one may run by now
+	StartedAt   time.Time // and of this run of it
 	Health      spec.Health
 	At          time.Time
 	Output      string // of the last failed probe
@@ -213,7 +214,7 @@ func (p *Prober) tell(w *watch, verdict spec.Health) {
 		return
 	}
 	w.health = verdict
-	v := Verdict{Replica: w.replica, ContainerID: w.target.ContainerID, Health: verdict, At: time.Now(), Output: w.output}
+	v := Verdict{Replica: w.replica, ContainerID: w.target.ContainerID, StartedAt: w.target.StartedAt, Health: verdict, At: time.Now(), Output: w.output}
 	p.mu.Unlock()
 	if verdict == spec.HealthUnhealthy {
 		p.options.Log.Warn("replica is unhealthy", "replica", v.Replica, "container", v.ContainerID, "err", v.Output)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -13,59 +14,64 @@ import (
 	"uncloud/internal/wire"
 )
 
-// Peers calls other machines' PeerService over the mesh.
+// Peers calls other machines' PeerService over the mesh. It keeps a connection
+// to each machine that it has called.
 type Peers struct {
-	client uncloudv1connect.PeerServiceClient
+	dial func(ctx context.Context, machine string) (net.Conn, error)
+
+	mu      sync.Mutex
+	clients map[string]uncloudv1connect.PeerServiceClient
 }
 
-// machineKey carries the machine to dial through the HTTP client, whose
-// connection pool is keyed by host name: each machine has its own.
+// peerHost names a machine in a URL. The transport dials by machine and never
+// resolves it.
 func peerHost(machine string) string { return "http://" + machine }
 
 // NewPeers makes a client that reaches machines by dial.
-func NewPeers(dial func(ctx context.Context, machine string) (net.Conn, error)) PeerDialer {
-	return PeerDialer{dial: dial}
+func NewPeers(dial func(ctx context.Context, machine string) (net.Conn, error)) *Peers {
+	return &Peers{dial: dial, clients: map[string]uncloudv1connect.PeerServiceClient{}}
 }
 
-// PeerDialer makes a Peers client for one machine.
-type PeerDialer struct {
-	dial func(ctx context.Context, machine string) (net.Conn, error)
-}
-
-// To is the client for one machine.
-func (d PeerDialer) To(machine string) Peers {
-	hc := wire.NewClient(func(ctx context.Context) (net.Conn, error) { return d.dial(ctx, machine) })
-	return Peers{client: uncloudv1connect.NewPeerServiceClient(hc, peerHost(machine))}
+func (p *Peers) to(machine string) uncloudv1connect.PeerServiceClient {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c, ok := p.clients[machine]
+	if !ok {
+		hc := wire.NewClient(func(ctx context.Context) (net.Conn, error) { return p.dial(ctx, machine) })
+		c = uncloudv1connect.NewPeerServiceClient(hc, peerHost(machine))
+		p.clients[machine] = c
+	}
+	return c
 }
 
 // RunReplica asks the machine to run a replica that the version speaks of.
-func (p Peers) RunReplica(ctx context.Context, replica string, v Version, skipHealth bool) (Outcome, error) {
-	res, err := p.client.RunReplica(ctx, connect.NewRequest(&uncloudv1.RunReplicaRequest{
+func (p *Peers) RunReplica(ctx context.Context, machine, replica string, v Version, skipHealth bool) (Outcome, error) {
+	res, err := p.to(machine).RunReplica(ctx, connect.NewRequest(&uncloudv1.RunReplicaRequest{
 		Replica: replica, Site: v.Site, Version: v.Seq, SkipHealth: skipHealth,
 	}))
 	if err != nil {
 		return Outcome{}, wire.Decode(err)
 	}
-	out := Outcome{Logs: res.Msg.GetLogs(), Fault: wire.MessageFault(res.Msg.GetFault())}
+	out := Outcome{Logs: res.Msg.GetLogs(), Fault: wire.MessageFault(res.Msg.GetFault()), Version: Version{Site: res.Msg.GetSite(), Seq: res.Msg.GetVersion()}}
 	out.Container = spec.Container{Replica: replica, State: spec.ContainerState(res.Msg.GetState()), Health: spec.Health(res.Msg.GetHealth())}
 	return out, nil
 }
 
 // RetireReplica asks the machine to stop and remove a replica's container.
-func (p Peers) RetireReplica(ctx context.Context, replica string, v Version) error {
-	_, err := p.client.RetireReplica(ctx, connect.NewRequest(&uncloudv1.RetireReplicaRequest{Replica: replica, Site: v.Site, Version: v.Seq}))
+func (p *Peers) RetireReplica(ctx context.Context, machine, replica string, v Version) error {
+	_, err := p.to(machine).RetireReplica(ctx, connect.NewRequest(&uncloudv1.RetireReplicaRequest{Replica: replica, Site: v.Site, Version: v.Seq}))
 	return wire.Decode(err)
 }
 
 // AwaitLoaded returns when the machine's names and ingress have the version.
-func (p Peers) AwaitLoaded(ctx context.Context, v Version) error {
-	_, err := p.client.AwaitLoaded(ctx, connect.NewRequest(&uncloudv1.AwaitLoadedRequest{Site: v.Site, Version: v.Seq}))
+func (p *Peers) AwaitLoaded(ctx context.Context, machine string, v Version) error {
+	_, err := p.to(machine).AwaitLoaded(ctx, connect.NewRequest(&uncloudv1.AwaitLoadedRequest{Site: v.Site, Version: v.Seq}))
 	return wire.Decode(err)
 }
 
 // HasImages tells which of these images the machine has.
-func (p Peers) HasImages(ctx context.Context, images []string) ([]string, error) {
-	res, err := p.client.HasImages(ctx, connect.NewRequest(&uncloudv1.HasImagesRequest{Images: images}))
+func (p *Peers) HasImages(ctx context.Context, machine string, images []string) ([]string, error) {
+	res, err := p.to(machine).HasImages(ctx, connect.NewRequest(&uncloudv1.HasImagesRequest{Images: images}))
 	if err != nil {
 		return nil, wire.Decode(err)
 	}

@@ -69,7 +69,7 @@ type Member struct {
 	// DialAPI connects to another machine's API over the mesh.
 	DialAPI func(ctx context.Context, machine string) (net.Conn, error)
 	// WaitFor returns when the local store has the version.
-	WaitFor func(ctx context.Context, v Version, from string) error
+	WaitFor func(ctx context.Context, v Version) error
 	// AwaitLoaded returns when names and ingress use a state that has the version.
 	AwaitLoaded func(ctx context.Context, v Version) error
 	// IssueTicket makes and records a ticket; the text is the file's content.
@@ -104,6 +104,7 @@ type Outcome struct {
 	Container spec.Container
 	Fault     error    // nil: it runs, and is healthy if it has a check
 	Logs      []string // the last lines where Fault is set
+	Version   Version  // the commit that says what runs
 }
 
 // Engine reads and enters containers of this machine.
@@ -114,7 +115,6 @@ type Engine interface {
 	// HasImages tells which of these image names the engine has.
 	HasImages(ctx context.Context, names []string) ([]string, error)
 	ListImages(ctx context.Context) ([]*uncloudv1.Image, error)
-	ListVolumes(ctx context.Context) ([]string, error)
 }
 
 // LogOptions select log lines. Tail -1 is all.

@@ -30,6 +30,7 @@ func (s peerService) RunReplica(ctx context.Context, req *connect.Request[unclou
 	}
 	res := &uncloudv1.RunReplicaResponse{
 		Ok: out.Fault == nil, State: string(out.Container.State), Health: string(out.Container.Health), Logs: out.Logs,
+		Site: out.Version.Site, Version: out.Version.Seq,
 	}
 	if a := out.Container.Address; a.IsValid() {
 		res.Address = a.String()
@@ -82,7 +83,7 @@ func (s peerService) memberWith(ctx context.Context, site string, seq uint64) (*
 	}
 	wait, cancel := context.WithTimeout(ctx, catchUp)
 	defer cancel()
-	if err := m.WaitFor(wait, Version{Site: site, Seq: seq}, ""); err != nil {
+	if err := m.WaitFor(wait, Version{Site: site, Seq: seq}); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}

@@ -159,7 +159,9 @@ func planMessage(state *spec.State, p plan.Plan) *uncloudv1.Plan {
 			msg.ToRevision = sp.After.Revision
 		}
 		for _, st := range sp.Steps {
-			msg.Steps = append(msg.Steps, stepMessage(state, st))
+			step := stepMessage(state, st)
+			step.Service = sp.Name() // also before the service's row exists
+			msg.Steps = append(msg.Steps, step)
 		}
 		out.Services = append(out.Services, msg)
 	}

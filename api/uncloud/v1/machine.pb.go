@@ -1756,13 +1756,16 @@ func (x *RunReplicaRequest) GetSkipHealth() bool {
 }
 
 type RunReplicaResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ok            bool                   `protobuf:"varint,1,opt,name=ok,proto3" json:"ok,omitempty"`
-	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	Health        string                 `protobuf:"bytes,3,opt,name=health,proto3" json:"health,omitempty"`
-	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
-	Fault         *Fault                 `protobuf:"bytes,5,opt,name=fault,proto3" json:"fault,omitempty"`
-	Logs          []string               `protobuf:"bytes,6,rep,name=logs,proto3" json:"logs,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Ok      bool                   `protobuf:"varint,1,opt,name=ok,proto3" json:"ok,omitempty"`
+	State   string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	Health  string                 `protobuf:"bytes,3,opt,name=health,proto3" json:"health,omitempty"`
+	Address string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	Fault   *Fault                 `protobuf:"bytes,5,opt,name=fault,proto3" json:"fault,omitempty"`
+	Logs    []string               `protobuf:"bytes,6,rep,name=logs,proto3" json:"logs,omitempty"`
+	// The commit of the machine's store that says what runs.
+	Site          string `protobuf:"bytes,7,opt,name=site,proto3" json:"site,omitempty"`
+	Version       uint64 `protobuf:"varint,8,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1837,6 +1840,20 @@ func (x *RunReplicaResponse) GetLogs() []string {
 		return x.Logs
 	}
 	return nil
+}
+
+func (x *RunReplicaResponse) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *RunReplicaResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
 }
 
 type RetireReplicaRequest struct {
@@ -2560,14 +2577,16 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"\x04site\x18\x02 \x01(\tR\x04site\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x1f\n" +
 	"\vskip_health\x18\x04 \x01(\bR\n" +
-	"skipHealth\"\xa9\x01\n" +
+	"skipHealth\"\xd7\x01\n" +
 	"\x12RunReplicaResponse\x12\x0e\n" +
 	"\x02ok\x18\x01 \x01(\bR\x02ok\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
 	"\x06health\x18\x03 \x01(\tR\x06health\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12'\n" +
 	"\x05fault\x18\x05 \x01(\v2\x11.uncloud.v1.FaultR\x05fault\x12\x12\n" +
-	"\x04logs\x18\x06 \x03(\tR\x04logs\"^\n" +
+	"\x04logs\x18\x06 \x03(\tR\x04logs\x12\x12\n" +
+	"\x04site\x18\a \x01(\tR\x04site\x12\x18\n" +
+	"\aversion\x18\b \x01(\x04R\aversion\"^\n" +
 	"\x14RetireReplicaRequest\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\tR\areplica\x12\x12\n" +
 	"\x04site\x18\x02 \x01(\tR\x04site\x12\x18\n" +

@@ -1,0 +1,153 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"net/http"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"uncloud/agent/internal/images"
+	"uncloud/agent/internal/mesh"
+	"uncloud/agent/internal/server"
+	uncloudv1 "uncloud/api/uncloud/v1"
+	"uncloud/internal/faults"
+)
+
+var cryptoRandom io.Reader = rand.Reader
+
+type httpHandler = http.Handler
+
+var errEndedEarly = faults.New(faults.Internal, "the member ended before it was ready").
+	WithHint("the journal says why: journalctl -u uncloud")
+
+// api is what this member does for the API. It is refused until the machine
+// has caught up: an answer from half a copy would be wrong.
+func (m *member) api() (*server.Member, error) {
+	if !m.isReady() {
+		return nil, faults.New(faults.NotReady, "this machine still catches up with the others").
+			WithHint("see how far it is: uc store status; the tunnels: uc wg show")
+	}
+	return m.asMember(), nil
+}
+
+func (m *member) asMember() *server.Member {
+	return &server.Member{
+		Self: m.id.MachineID, State: m.store.State, Alive: m.gossip.Alive, RTT: m.gossip.RTT, Notes: m.notes, Update: m.update,
+		DialAPI: m.dialAPI, WaitFor: m.waitFor, AwaitLoaded: m.awaitLoaded, IssueTicket: m.issueTicket, Admit: m.admit,
+		ManagementAddress: managementOf, WireGuard: m.wireGuard, StoreStatus: m.storeStatus,
+		Rollouts: rollouts{m.driver}, Replicas: localReplicas{m}, Engine: m.containers(), Images: imageIntake{m},
+	}
+}
+
+func (m *member) containers() containers {
+	return containers{engine: m.engine, cluster: m.id.ClusterID}
+}
+
+// onlyMember is the Host of the mesh's side: what is asked there is asked of a
+// member, and beginning or joining a cluster is not asked of it at all.
+type onlyMember struct{ m *member }
+
+func (o onlyMember) Info() *uncloudv1.InfoResponse {
+	info := &uncloudv1.InfoResponse{Version: Version(), Phase: phaseJoining}
+	o.m.describe(info)
+	return info
+}
+
+func (o onlyMember) Member() (*server.Member, error) { return o.m.api() }
+
+func (o onlyMember) Init(context.Context, server.InitOptions) error { return alreadyMember(o.m) }
+
+func (o onlyMember) Join(context.Context, server.JoinOptions, func(string)) error {
+	return alreadyMember(o.m)
+}
+
+func (o onlyMember) Reset(ctx context.Context) error { return o.m.leave(ctx) }
+
+// notes are what this machine suffers from.
+func (m *member) notes() []server.Note {
+	out := m.troubles.all()
+	for _, n := range m.driver.Notes() {
+		svc := m.store.State().Services[n.Service]
+		out = append(out, server.Note{Code: n.Code, Text: svc.Project + "/" + svc.Name + ": " + n.Text})
+	}
+	if clone := m.sync.Status().Clone; clone != "" {
+		out = append(out, server.Note{Code: "store.clone", Text: "machine " + clone + " runs on a copy of this machine's disk; reset one of the two"})
+	}
+	return out
+}
+
+func (m *member) wireGuard() *uncloudv1.WireGuardResponse {
+	st, err := m.mesh.Status()
+	if err != nil {
+		return &uncloudv1.WireGuardResponse{Interface: linkName}
+	}
+	out := &uncloudv1.WireGuardResponse{
+		Interface: st.Link, PublicKey: st.PublicKey.String(), Port: int32(st.ListenPort), Kind: string(st.Kind),
+	}
+	state := m.store.State()
+	for _, p := range st.Peers {
+		if p.Machine != "" { // the others are tickets
+			out.Peers = append(out.Peers, m.wireGuardPeer(p, state.MachineName(p.Machine)))
+		}
+	}
+	return out
+}
+
+func (m *member) wireGuardPeer(p mesh.PeerStatus, name string) *uncloudv1.WireGuardPeer {
+	msg := &uncloudv1.WireGuardPeer{
+		Machine: name, PublicKey: p.PublicKey.String(), State: string(p.State), Received: p.Received, Sent: p.Sent,
+	}
+	if p.Endpoint.IsValid() {
+		msg.Endpoint = p.Endpoint.String()
+	}
+	if !p.Handshake.IsZero() {
+		msg.LastHandshake = timestamppb.New(p.Handshake)
+	}
+	for _, a := range p.AllowedIPs {
+		msg.AllowedIps = append(msg.AllowedIps, a.String())
+	}
+	if rtt, ok := m.gossip.RTT(p.Machine); ok {
+		msg.RttMs = float64(rtt.Microseconds()) / 1000
+	}
+	return msg
+}
+
+func (m *member) storeStatus() *uncloudv1.StoreStatusResponse {
+	st, state := m.store.Status(), m.store.State()
+	out := &uncloudv1.StoreStatusResponse{Site: st.Site.String(), Quarantined: int64(st.Unreadable)}
+	known := m.store.Known()
+	for _, site := range known.Sites() {
+		head := known.Head(site)
+		out.Sites = append(out.Sites, &uncloudv1.SiteStatus{Site: site.String(), Head: head, Missing: head - known[site].Count()})
+	}
+	for _, p := range m.sync.Status().Peers {
+		msg := &uncloudv1.PeerStatus{Machine: state.MachineName(p.Machine), Connected: p.Connected, Queued: int64(p.Queued)}
+		if !p.Synced.IsZero() {
+			msg.LastSync = timestamppb.New(p.Synced)
+		}
+		out.Peers = append(out.Peers, msg)
+	}
+	digest, err := m.store.Digest(context.Background())
+	if err != nil {
+		m.log.Warn("digest of the store", "err", err)
+	}
+	out.Digest = digest
+	return out
+}
+
+// imageIntake takes images in as the API sends them.
+type imageIntake struct{ m *member }
+
+func (i imageIntake) Present(ctx context.Context, digests []string) ([]string, error) {
+	return i.m.images.Present(ctx, digests)
+}
+
+func (i imageIntake) Receive(ctx context.Context, start server.ImageStart, next func() (string, []byte, error)) (string, int64, error) {
+	id, received, err := i.m.images.Receive(ctx, images.Start{Name: start.Name, Manifest: start.Manifest, Config: start.Config}, next)
+	if err == nil {
+		i.m.replicas.ImageArrived(start.Name)
+	}
+	return id, received, err
+}

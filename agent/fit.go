@@ -1,0 +1,222 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"uncloud/agent/internal/crdt"
+	"uncloud/agent/internal/rollout"
+	"uncloud/agent/internal/server"
+	"uncloud/agent/internal/store"
+	"uncloud/internal/faults"
+	"uncloud/internal/plan"
+	"uncloud/internal/spec"
+)
+
+// This file fits organs together that say the same thing in types of their own.
+
+type storeTx = store.Tx
+
+// toVersion is a commit as names on the wire give it.
+func toVersion(site string, seq uint64) (crdt.Version, error) {
+	if site == "" || seq == 0 {
+		return crdt.Version{}, nil
+	}
+	id, err := crdt.ParseSiteID(site)
+	if err != nil {
+		return crdt.Version{}, faults.New(faults.Invalid, "%w", err)
+	}
+	return crdt.Version{Site: id, Seq: seq}, nil
+}
+
+// update is store.Update for the API.
+func (m *member) update(ctx context.Context, fn func(server.Tx) error) (server.Version, error) {
+	v, err := m.store.Update(ctx, func(tx *storeTx) error { return fn(tx) })
+	return server.Version{Site: v.Site.String(), Seq: v.Seq}, err
+}
+
+// rolloutStore is the store as the rollout driver sees it.
+type rolloutStore struct{ m *member }
+
+func (s rolloutStore) State() *spec.State { return s.m.store.State() }
+func (s rolloutStore) Ready() bool        { return s.m.isReady() }
+
+func (s rolloutStore) Update(ctx context.Context, fn func(rollout.Tx) error) (rollout.Version, error) {
+	v, err := s.m.store.Update(ctx, func(tx *storeTx) error { return fn(rolloutTx{tx}) })
+	return rollout.Version{Site: v.Site.String(), Seq: v.Seq}, err
+}
+
+func (s rolloutStore) Subscribe() (<-chan struct{}, func()) {
+	sub := s.m.store.Subscribe()
+	return sub.C(), sub.Close
+}
+
+// rolloutTx: the store keeps the first error of a Put itself, and fails the
+// Update with it.
+type rolloutTx struct{ *storeTx }
+
+func (t rolloutTx) Put(rows ...spec.Row) error { t.storeTx.Put(rows...); return nil }
+func (t rolloutTx) Delete(table, key string) error {
+	t.storeTx.Delete(table, key)
+	return nil
+}
+
+// rolloutPeers calls machines for the driver: others over the mesh, this one
+// without a detour.
+type rolloutPeers struct{ m *member }
+
+func (p rolloutPeers) RunReplica(ctx context.Context, machine, replica string, v rollout.Version, skipHealth bool) (rollout.Verdict, error) {
+	out, err := p.run(ctx, machine, replica, server.Version(v), skipHealth)
+	return rollout.Verdict{Fault: out.Fault, Logs: out.Logs, Version: rollout.Version(out.Version)}, err
+}
+
+func (p rolloutPeers) run(ctx context.Context, machine, replica string, v server.Version, skipHealth bool) (server.Outcome, error) {
+	if machine == p.m.id.MachineID {
+		return p.m.ensure(ctx, replica, skipHealth)
+	}
+	return p.m.peers.RunReplica(ctx, machine, replica, v, skipHealth)
+}
+
+func (p rolloutPeers) RetireReplica(ctx context.Context, machine, replica string, v rollout.Version) error {
+	if machine == p.m.id.MachineID {
+		return p.m.replicas.RetireReplica(ctx, replica)
+	}
+	return p.m.peers.RetireReplica(ctx, machine, replica, server.Version(v))
+}
+
+func (p rolloutPeers) AwaitLoaded(ctx context.Context, machine string, v rollout.Version) error {
+	if machine == p.m.id.MachineID {
+		return p.m.awaitLoaded(ctx, server.Version(v))
+	}
+	return p.m.peers.AwaitLoaded(ctx, machine, server.Version(v))
+}
+
+func (p rolloutPeers) HasImages(ctx context.Context, machine string, images []string) ([]string, error) {
+	if machine == p.m.id.MachineID {
+		return p.m.containers().HasImages(ctx, images)
+	}
+	return p.m.peers.HasImages(ctx, machine, images)
+}
+
+// awaitLoaded returns when names and ingress work with the version.
+func (m *member) awaitLoaded(ctx context.Context, v server.Version) error {
+	at, err := toVersion(v.Site, v.Seq)
+	if err != nil {
+		return err
+	}
+	return m.loaded.await(ctx, at)
+}
+
+// waitFor returns when the store has the version. Being asked about a version
+// that is not here is a hint that there is something to fetch.
+func (m *member) waitFor(ctx context.Context, v server.Version) error {
+	at, err := toVersion(v.Site, v.Seq)
+	if err != nil || m.store.Covers(at) {
+		return err
+	}
+	m.sync.Poke("")
+	return m.store.WaitFor(ctx, at)
+}
+
+// rollouts is the driver as the API sees it.
+type rollouts struct{ driver *rollout.Driver }
+
+func deployRequest(o server.DeployOptions) rollout.DeployRequest {
+	return rollout.DeployRequest{Project: o.Project, Specs: o.Specs, Recreate: o.Recreate, Prune: o.Prune, SkipHealth: o.SkipHealth}
+}
+
+func teller(tell func(server.Progress)) func(rollout.Progress) {
+	return func(p rollout.Progress) {
+		tell(server.Progress{Kind: string(p.Kind), Plan: p.Plan, Step: p.Step, Text: p.Text, Logs: p.Logs})
+	}
+}
+
+func (r rollouts) PlanDeploy(ctx context.Context, o server.DeployOptions) (plan.Plan, error) {
+	return r.driver.PlanDeploy(ctx, deployRequest(o))
+}
+
+func (r rollouts) Deploy(ctx context.Context, o server.DeployOptions, tell func(server.Progress)) error {
+	return r.driver.Deploy(ctx, deployRequest(o), teller(tell))
+}
+
+func (r rollouts) Scale(ctx context.Context, service string, replicas int, dryRun bool, tell func(server.Progress)) error {
+	if dryRun {
+		return tellPlan(tell)(r.driver.PlanScale(service, replicas))
+	}
+	return r.driver.Scale(ctx, service, replicas, teller(tell))
+}
+
+func (r rollouts) Rollback(ctx context.Context, service, revision string, dryRun bool, tell func(server.Progress)) error {
+	if dryRun {
+		return tellPlan(tell)(r.driver.PlanRollback(service, revision))
+	}
+	return r.driver.Rollback(ctx, service, revision, teller(tell))
+}
+
+// tellPlan shows the plan of one service, which is all that a dry run does.
+func tellPlan(tell func(server.Progress)) func(plan.ServicePlan, error) error {
+	return func(p plan.ServicePlan, err error) error {
+		if err == nil {
+			tell(server.Progress{Kind: string(rollout.ProgressPlan), Plan: &plan.Plan{Services: []plan.ServicePlan{p}}})
+		}
+		return err
+	}
+}
+
+func (r rollouts) Start(ctx context.Context, services []string, tell func(server.Progress)) error {
+	return r.driver.Start(ctx, services, teller(tell))
+}
+
+func (r rollouts) Stop(ctx context.Context, services []string, tell func(server.Progress)) error {
+	return r.driver.Stop(ctx, services, teller(tell))
+}
+
+func (r rollouts) Remove(ctx context.Context, services []string, volumes bool, tell func(server.Progress)) error {
+	return r.driver.Remove(ctx, services, volumes, teller(tell))
+}
+
+// dialMachine connects to a port of another machine's management address.
+func (m *member) dialMachine(ctx context.Context, machine string, port int) (net.Conn, error) {
+	other, ok := m.store.State().Machines[machine]
+	if !ok {
+		return nil, faults.New(faults.NotFound, "machine %s is no member", machine)
+	}
+	addr := managementOf(other.PublicKey)
+	if !addr.IsValid() {
+		return nil, faults.New(faults.Internal, "machine %s has a key that cannot be read", machine)
+	}
+	d := net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
+	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(addr.String(), strconv.Itoa(port)))
+	if err != nil {
+		return nil, faults.New(faults.Unreachable, "machine %s does not answer over the mesh", m.store.State().MachineName(machine)).
+			WithHint("see whether its tunnel is up: uc wg show").Because(err)
+	}
+	return conn, nil
+}
+
+func (m *member) dialAPI(ctx context.Context, machine string) (net.Conn, error) {
+	return m.dialMachine(ctx, machine, apiPort)
+}
+
+// listen opens a port of the own management address, which exists once the
+// mesh has started.
+func (m *member) listen(ctx context.Context, port int) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", netip.AddrPortFrom(m.manage, uint16(port)).String()) //nolint:gosec // our constants
+	if err != nil {
+		return nil, fmt.Errorf("listen for other machines: %w", err)
+	}
+	return l, nil
+}
+
+// ended is nil for an error that only says that ctx did.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}

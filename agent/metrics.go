@@ -1,0 +1,117 @@
+package agent
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"uncloud/internal/spec"
+)
+
+// metricsHandler serves what a monitoring system scrapes. Figures are read at
+// the moment of the scrape; nothing is counted for nobody.
+func (m *member) metricsHandler() http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		memberCollector{m},
+	)
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	return mux
+}
+
+// memberCollector turns what a member knows into metrics. Its labels are few:
+// what belongs to one service or machine is asked of the API.
+type memberCollector struct{ m *member }
+
+var (
+	descBuild      = desc("build_info", "Version of the agent.", "version")
+	descReady      = desc("ready", "Whether this machine has caught up with the others.")
+	descMachines   = desc("machines", "Members of the cluster as this machine sees them.", "state")
+	descServices   = desc("services", "Services that should run or be stopped.", "wanted")
+	descReplicas   = desc("replicas", "Replicas placed on this machine, by the state of their container.", "state")
+	descPeers      = desc("mesh_peers", "Other machines by the state of the tunnel to them.", "state")
+	descStoreRows  = desc("store_rows", "Rows in the replicated store, living and deleted.", "kind")
+	descStoreHead  = desc("store_head", "Newest version that this machine has written.")
+	descStoreGaps  = desc("store_missing_versions", "Versions that are known to exist and are not here yet.")
+	descUnreadable = desc("store_unreadable_rows", "Rows that this agent cannot read and leaves alone.")
+	descTroubles   = desc("troubles", "What this machine suffers from, by code.", "code")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("uncloud_"+name, help, labels, nil)
+}
+
+func (c memberCollector) Describe(ch chan<- *prometheus.Desc) {
+	prometheus.DescribeByCollect(c, ch)
+}
+
+func (c memberCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(descBuild, 1, Version())
+	ready := 0.0
+	if c.m.isReady() {
+		ready = 1
+	}
+	gauge(descReady, ready)
+	c.collectState(gauge)
+	c.collectStore(gauge)
+	for code, n := range c.m.troubles.count() {
+		gauge(descTroubles, float64(n), code)
+	}
+}
+
+type gaugeFunc func(d *prometheus.Desc, v float64, labels ...string)
+
+func (c memberCollector) collectState(gauge gaugeFunc) {
+	state, alive := c.m.store.State(), c.m.gossip.Alive()
+	machines := map[string]float64{"up": 0, "down": 0}
+	for id := range state.Machines {
+		if alive[id] {
+			machines["up"]++
+		} else {
+			machines["down"]++
+		}
+	}
+	services := map[spec.Wanted]float64{spec.WantRunning: 0, spec.WantStopped: 0}
+	for _, s := range state.Services {
+		services[s.Wanted]++
+	}
+	replicas := map[spec.ContainerState]float64{}
+	for _, r := range state.Replicas {
+		if r.Machine == c.m.id.MachineID {
+			replicas[state.Containers[r.ID].State]++
+		}
+	}
+	peers := map[string]float64{"up": 0, "unknown": 0, "down": 0}
+	if status, err := c.m.mesh.Status(); err == nil {
+		for _, p := range status.Peers {
+			peers[string(p.State)]++
+		}
+	}
+	emit(gauge, descMachines, machines)
+	emit(gauge, descServices, services)
+	emit(gauge, descReplicas, replicas)
+	emit(gauge, descPeers, peers)
+}
+
+func emit[K ~string](gauge gaugeFunc, d *prometheus.Desc, values map[K]float64) {
+	for k, v := range values {
+		gauge(d, v, string(k))
+	}
+}
+
+func (c memberCollector) collectStore(gauge gaugeFunc) {
+	st := c.m.store.Status()
+	gauge(descStoreRows, float64(st.Rows), "living")
+	gauge(descStoreRows, float64(st.Deleted), "deleted")
+	gauge(descStoreHead, float64(st.Head))
+	gauge(descStoreGaps, float64(st.Missing))
+	gauge(descUnreadable, float64(st.Unreadable))
+}

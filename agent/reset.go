@@ -1,0 +1,108 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"uncloud/internal/faults"
+	"uncloud/internal/spec"
+)
+
+// leave begins the end of this member: its containers are stopped and removed,
+// the others are told, and run returns. What is on disk is forgotten
+// afterwards (forget), so a power cut on the way leaves a member that can be
+// reset again.
+func (m *member) leave(ctx context.Context) error {
+	m.leaving.Store(true)
+	if err := m.removeContainers(ctx); err != nil {
+		return err
+	}
+	if err := m.sayGoodbye(ctx); err != nil {
+		m.log.Warn("tell the others", "err", err)
+	}
+	// The answer to whoever asked goes over the mesh that ends now.
+	time.AfterFunc(300*time.Millisecond, m.end)
+	return nil
+}
+
+// sayGoodbye removes the own row, so that no machine waits for this one, and
+// leaves the gossip.
+func (m *member) sayGoodbye(ctx context.Context) error {
+	_, err := m.store.Update(ctx, func(tx *storeTx) error {
+		state := tx.State()
+		if len(state.Machines) < 2 {
+			return nil // nobody is left to be told
+		}
+		for _, r := range state.Replicas {
+			if r.Machine == m.id.MachineID {
+				tx.Delete(r.Table(), r.Key())
+			}
+		}
+		for _, c := range state.Containers {
+			if c.Machine == m.id.MachineID {
+				tx.Delete(c.Table(), c.Key())
+			}
+		}
+		for _, v := range state.Volumes {
+			if v.Machine == m.id.MachineID {
+				tx.Delete(v.Table(), v.Key())
+			}
+		}
+		tx.Delete(spec.Machine{}.Table(), m.id.MachineID)
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	return errors.Join(err, m.gossip.Leave(ctx))
+}
+
+// removeContainers stops and removes every container of this cluster. Named
+// volumes stay: data is never removed for the sake of order.
+func (m *member) removeContainers(ctx context.Context) error {
+	all, err := m.engine.List(ctx)
+	if faults.CodeOf(err) == faults.Engine {
+		m.log.Warn("the engine does not answer: its containers stay", "err", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if c.Cluster != m.id.ClusterID {
+			continue
+		}
+		// An orphaned container answers the stop with an error and stops all the same.
+		if err := m.engine.Stop(ctx, c.ID, spec.DefaultStopGrace); err != nil {
+			m.log.Warn("stop container", "container", c.ID, "err", err)
+		}
+		if err := m.engine.Remove(ctx, c.ID); err != nil {
+			return fmt.Errorf("remove container %s: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
+// left tells whether run ended because this machine leaves its cluster.
+func (m *member) left() bool { return m.leaving.Load() }
+
+// forget takes what the member left on the machine. The identity goes last:
+// until then the machine is a member, and can be reset again.
+func (m *member) forget(ctx context.Context) error {
+	if err := m.removeContainers(ctx); err != nil {
+		return err
+	}
+	if err := errors.Join(m.firewall.Remove(ctx), m.mesh.Destroy(ctx)); err != nil {
+		return fmt.Errorf("take the network away: %w", err)
+	}
+	for _, name := range []string{"store", "caddy", "images", identityFile} {
+		if err := os.RemoveAll(filepath.Join(m.cfg.StateDir, name)); err != nil {
+			return fmt.Errorf("forget %s: %w", name, err)
+		}
+	}
+	m.log.Info("this machine belongs to no cluster any more")
+	return nil
+}

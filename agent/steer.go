@@ -1,0 +1,258 @@
+package agent
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"uncloud/agent/internal/crdt"
+	"uncloud/agent/internal/firewall"
+	"uncloud/agent/internal/ingress"
+	"uncloud/agent/internal/join"
+	"uncloud/agent/internal/mesh"
+	"uncloud/agent/internal/names"
+	"uncloud/agent/internal/server"
+	statesync "uncloud/agent/internal/sync"
+	"uncloud/internal/faults"
+	"uncloud/internal/spec"
+)
+
+// steerEvery is how often everything is brought up to date without a cause:
+// tickets end, distances change, and what failed is tried again.
+const steerEvery = 30 * time.Second
+
+// steer tells the organs of every change of the state or of who lives. Each of
+// them compares with what it has, so telling twice costs nothing. Traffic
+// comes first, because a dead machine must leave names and ingress at once.
+func (m *member) steer(ctx context.Context) error {
+	changes := m.store.Subscribe()
+	defer changes.Close()
+	lives, cancel := m.gossip.Subscribe()
+	defer cancel()
+	tick := time.NewTicker(steerEvery)
+	defer tick.Stop()
+	for {
+		m.steerOnce(ctx)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changes.C():
+		case <-lives:
+		case <-m.mesh.EndpointsChanged():
+		case <-m.again:
+		case <-tick.C:
+		case reply := <-m.ping:
+			close(reply)
+		}
+	}
+}
+
+func (m *member) steerOnce(ctx context.Context) {
+	state, known := m.store.StateKnown()
+	alive := m.gossip.Alive()
+	m.steerMesh(ctx, state)
+	m.steerTraffic(ctx, state, known, alive)
+	m.troubles.setError("firewall", "firewall", m.firewall.Apply(ctx, m.policy(state)))
+	m.replicas.Poke()
+	if err := m.describeSelf(ctx, state); err != nil && ctx.Err() == nil {
+		m.log.Warn("describe this machine", "err", err)
+	}
+}
+
+// steerMesh tells who the other machines are to everything that talks to them.
+func (m *member) steerMesh(ctx context.Context, state *spec.State) {
+	peers := mesh.PeersOf(m.membersOf(state), m.id.MachineID)
+	err := m.mesh.SetPeers(ctx, peers)
+	if err == nil {
+		err = m.mesh.SetJoinPeers(ctx, ticketKeys(state, time.Now()))
+	}
+	m.troubles.setError("mesh", "mesh", err)
+	seeds, stores := map[string]netip.AddrPort{}, map[string]statesync.PeerAddr{}
+	for _, p := range peers {
+		addr := mesh.ManagementAddress(p.PublicKey)
+		seeds[p.Machine] = netip.AddrPortFrom(addr, gossipPort)
+		stores[p.Machine] = statesync.PeerAddr(netip.AddrPortFrom(addr, syncPort).String())
+	}
+	m.gossip.SetSeeds(seeds)
+	m.sync.SetPeers(stores)
+}
+
+// membersOf is the state with the machines that this one was told of when it
+// joined, until the store knows better.
+func (m *member) membersOf(state *spec.State) *spec.State {
+	if _, arrived := state.Machines[m.id.MachineID]; arrived {
+		return state
+	}
+	told := *state
+	told.Cluster.Network = m.id.Network
+	told.Machines = maps.Clone(state.Machines)
+	if told.Machines == nil {
+		told.Machines = map[string]spec.Machine{}
+	}
+	for _, other := range append(slices.Clone(m.id.Members), m.id.Self) {
+		if _, ok := told.Machines[other.ID]; !ok {
+			told.Machines[other.ID] = other
+		}
+	}
+	return &told
+}
+
+// ticketKeys are the keys whose holders are answered: of good tickets, and of
+// ended ones for a while, so that their holders are told so.
+func ticketKeys(state *spec.State, now time.Time) []mesh.Key {
+	var keys []mesh.Key
+	for _, t := range state.Tickets {
+		if now.After(t.ExpiresAt.Add(join.Grace)) {
+			continue
+		}
+		if key, err := mesh.ParseKey(t.PublicKey); err == nil {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// steerTraffic makes names and ingress follow, and tells those who wait for it.
+func (m *member) steerTraffic(ctx context.Context, state *spec.State, known crdt.Known, alive spec.Alive) {
+	m.names.Load(names.View{
+		State: m.membersOf(state), Alive: alive, Self: m.id.MachineID, RTT: m.gossip.RTT,
+		Management: func(o spec.Machine) netip.Addr { return managementOf(o.PublicKey) },
+	}, known)
+	if err := m.steerIngress(ctx, state, alive, known); err != nil {
+		if ctx.Err() == nil {
+			m.troubles.setError("ingress", "ingress", err)
+			m.log.Warn("load ingress", "err", err)
+		}
+		return // what was not loaded must not be acknowledged
+	}
+	m.loaded.set(known)
+}
+
+func (m *member) steerIngress(ctx context.Context, state *spec.State, alive spec.Alive, known crdt.Known) error {
+	self := state.Machines[m.id.MachineID]
+	if !slices.Contains(self.Roles, spec.RoleIngress) {
+		m.troubles.set("ingress")
+		return m.ingress.Stop()
+	}
+	rtt := map[string]time.Duration{}
+	for id := range state.Machines {
+		if d, ok := m.gossip.RTT(id); ok {
+			// Rounded, so that noise in the measurement changes no weight.
+			rtt[id] = d.Round(5 * time.Millisecond)
+		}
+	}
+	settings := ingress.Settings{ACMEEmail: m.cfg.Ingress.Email, ACMEDirectory: m.cfg.Ingress.ACMEServer}
+	if m.cfg.Ingress.ACMERoots != "" {
+		settings.ACMERoots = []string{m.cfg.Ingress.ACMERoots}
+	}
+	err := m.ingress.Load(ctx, ingress.Input{State: state, Alive: alive, Self: m.id.MachineID, RTT: rtt, Settings: settings}, known)
+	if err != nil {
+		return err
+	}
+	var out []server.Note
+	for _, n := range m.ingress.Notes() {
+		svc := state.Services[n.Service]
+		out = append(out, server.Note{Code: "ingress.snippet", Text: svc.Project + "/" + svc.Name + ": " + n.Text})
+	}
+	m.troubles.set("ingress", out...)
+	return nil
+}
+
+// policy is what the firewall has to make true.
+func (m *member) policy(state *spec.State) firewall.Policy {
+	all := m.membersOf(state)
+	self := all.Machines[m.id.MachineID]
+	p := firewall.Policy{
+		ClusterNetwork: m.id.Network, Subnet: self.Subnet, Bridge: bridgeName, Link: linkName,
+		WireGuardPort: m.cfg.ListenPort, Management: m.manage,
+		Ports:   firewall.AgentPorts{API: apiPort, Gossip: gossipPort, Sync: syncPort, Metrics: metricsPort, Admission: admissionPort},
+		Ingress: slices.Contains(self.Roles, spec.RoleIngress),
+	}
+	for _, o := range all.Machines {
+		p.Members = append(p.Members, managementOf(o.PublicKey))
+	}
+	for _, key := range ticketKeys(state, time.Now()) {
+		p.TicketHolders = append(p.TicketHolders, mesh.ManagementAddress(key))
+	}
+	if p.Ingress {
+		p.IngressPorts = ingressPorts(state)
+	}
+	routes, _ := spec.HostRoutes(state, m.id.MachineID)
+	for _, r := range routes {
+		p.Published = append(p.Published, firewall.Publish{
+			HostIP: hostPrefix(r.Port.HostIP), HostPort: r.Port.Listen(), Protocol: r.Port.Transport(),
+			ContainerAddr: r.Address, ContainerPort: r.Port.Container,
+		})
+	}
+	return p
+}
+
+// ingressPorts are the ports besides 80 and 443 that routes ask for.
+func ingressPorts(state *spec.State) []firewall.Port {
+	var out []firewall.Port
+	routes, _ := spec.Routes(state)
+	for _, r := range routes {
+		p := firewall.Port{Number: r.Port.Listen(), Protocol: r.Port.Transport()}
+		if p.Number != 80 && p.Number != 443 && !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// hostPrefix is the address or network of a published port; the zero Prefix
+// where any address is meant.
+func hostPrefix(text string) netip.Prefix {
+	if addr, err := netip.ParseAddr(text); err == nil && !addr.IsUnspecified() {
+		return netip.PrefixFrom(addr, addr.BitLen())
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// managementOf is a machine's management address; not valid for a bad key.
+func managementOf(publicKey string) netip.Addr {
+	key, err := mesh.ParseKey(publicKey)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return mesh.ManagementAddress(key)
+}
+
+// describeSelf keeps the columns of the own row that only this machine may
+// write. Writing what is there already writes nothing.
+func (m *member) describeSelf(ctx context.Context, state *spec.State) error {
+	self, ok := state.Machines[m.id.MachineID]
+	if !ok {
+		return nil // not arrived yet, or removed: not ours to make
+	}
+	found, err := m.mesh.LocalEndpoints(m.cfg.ListenPort)
+	if err != nil {
+		return faults.New(faults.Internal, "find the addresses of this machine: %w", err)
+	}
+	endpoints := slices.Clone(m.cfg.Endpoints)
+	for _, e := range found {
+		if !slices.Contains(endpoints, e) {
+			endpoints = append(endpoints, e)
+		}
+	}
+	want := self
+	want.Endpoints, want.Version, want.OS = endpoints, Version(), osName()
+	if slices.Equal(want.Endpoints, self.Endpoints) && want.Version == self.Version && want.OS == self.OS {
+		return nil
+	}
+	_, err = m.store.Update(ctx, func(tx *storeTx) error {
+		now, ok := tx.State().Machines[m.id.MachineID]
+		if ok {
+			now.Endpoints, now.Version, now.OS = want.Endpoints, want.Version, want.OS
+			tx.Put(now)
+		}
+		return nil
+	})
+	return err
+}
