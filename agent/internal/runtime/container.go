@@ -101,8 +101,8 @@ type Container struct {
 	Image      string
 	State      State
 	ExitCode   int       // only in state Exited
-	OOM        bool      // killed for want of memory; only Inspect tells
-	StartedAt  time.Time // zero: never
+	OOM        bool      // killed for want of memory
+	StartedAt  time.Time // zero: never; whole seconds, UTC, as FinishedAt
 	FinishedAt time.Time // zero: unknown or not yet
 }
 

@@ -101,6 +101,9 @@ func (e *Engine) List(ctx context.Context) ([]runtime.Container, error) {
 	return out, nil
 }
 
+// exitKilled is the exit code of a process that SIGKILL ended.
+const exitKilled = 128 + 9
+
 // listed is a row of a list as a container. A list says nothing of conmon, so
 // the first sight of a run costs an inspection; later sights only look at the
 // process.
@@ -110,6 +113,9 @@ func (e *Engine) listed(ctx context.Context, l types.ListContainer) (runtime.Con
 		if !known || !isMonitor(pid, l.ID) {
 			return e.Inspect(ctx, l.ID)
 		}
+	}
+	if l.Exited && l.ExitCode == exitKilled {
+		return e.Inspect(ctx, l.ID) // it knows who killed
 	}
 	c := runtime.FromLabels(l.Labels)
 	c.ID, c.Image = l.ID, l.Image
@@ -189,12 +195,14 @@ func state(status string, started, finished time.Time) runtime.State {
 	return runtime.Exited
 }
 
-// realTime is t, or zero where Podman means "never".
+// realTime is t, or zero where Podman means "never". Lists tell whole seconds
+// only, so that is what all times are cut to: a container looks the same
+// however it was asked for.
 func realTime(t time.Time) time.Time {
 	if t.Unix() <= 0 {
 		return time.Time{}
 	}
-	return t
+	return t.UTC().Truncate(time.Second)
 }
 
 func unixTime(seconds int64) time.Time { return realTime(time.Unix(seconds, 0)) }
