@@ -35,7 +35,6 @@ type Options struct {
 // Replicas on machines that are down count as present and are left alone: a
 // partition is no death, and those machines make theirs fit when they return.
 // Only failover, which the service has to ask for, or MoveDead see it otherwise.
-// A replica that should not be there is removed without asking its machine.
 func Converge(v View, service string, o Options) ([]Step, error) {
 	steps, _, err := converge(v, service, o)
 	return steps, err

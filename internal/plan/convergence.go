@@ -31,11 +31,11 @@ func (c *convergence) adopts(x candidate) {
 		Text: "keep " + x.Name + " on " + c.name(x.Machine), Reason: why}))
 }
 
-// retire removes a replica. The row of one whose machine is down is deleted
-// without a call: its machine ends the container when it returns.
+// retire removes a replica. One whose machine is down stays recorded: it may
+// serve the other side of a partition, and when its machine returns it is seen
+// what is surplus then.
 func (c *convergence) retire(x candidate, why string) {
 	if x.dead {
-		c.forgets(x, why+", and "+c.name(x.Machine)+" is down")
 		return
 	}
 	c.touch(x)

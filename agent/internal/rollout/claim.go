@@ -92,7 +92,7 @@ func (d *Driver) begin(tx Tx, p plan.ServicePlan) (*drive, error) {
 	// twelve replicas of a new service are recorded with it.
 	if p.Level == 0 {
 		steps := onlyRows(p.Steps)
-		if dr.planned, err = d.rows(tx, steps, r.ID); err != nil {
+		if dr.planned, err = d.rows(tx, steps, p.After.Name, r.ID); err != nil {
 			return nil, err
 		}
 	}

@@ -46,6 +46,9 @@ type drive struct {
 // planView is what the drive plans from.
 func (d *drive) planView(s *spec.State) plan.View { return d.viewOf(s, d.images) }
 
+// serviceName is the service's own name, without its project.
+func (d *drive) serviceName() string { return d.name[strings.LastIndexByte(d.name, '/')+1:] }
+
 // holds tells whether the claim still holds in a state.
 func (d *drive) holds(s *spec.State) error {
 	row, ok := s.Rollouts[d.rollout.ID]

@@ -17,7 +17,7 @@ func (d *drive) write(ctx context.Context, steps []plan.Step) error {
 	}
 	var made map[string]plan.Step
 	_, err := d.update(ctx, func(tx Tx) (err error) {
-		made, err = d.rows(tx, steps, d.rollout.ID)
+		made, err = d.rows(tx, steps, d.serviceName(), d.rollout.ID)
 		return err
 	})
 	if err == nil {
@@ -41,7 +41,7 @@ func (d *drive) remember(steps []plan.Step, made map[string]plan.Step) {
 }
 
 // rows writes what steps say about rows and returns the created replicas.
-func (d *Driver) rows(tx Tx, steps []plan.Step, rollout string) (map[string]plan.Step, error) {
+func (d *Driver) rows(tx Tx, steps []plan.Step, service, rollout string) (map[string]plan.Step, error) {
 	made := map[string]plan.Step{}
 	taken := replicaNames(tx.State())
 	for _, s := range steps {
@@ -58,7 +58,7 @@ func (d *Driver) rows(tx Tx, steps []plan.Step, rollout string) (map[string]plan
 		case plan.KindVolume:
 			err = tx.Put(s.Volume)
 		case plan.KindCreate:
-			rep, err = d.newReplica(tx.State().Services[s.Service], s, rollout, taken)
+			rep, err = d.newReplica(service, s, rollout, taken)
 			if err == nil {
 				s.Replica = rep.ID
 				made[rep.ID] = s
@@ -81,26 +81,21 @@ func replicaNames(s *spec.State) map[string]bool {
 }
 
 // newReplica is a row for a replica of the step's revision on its machine.
-func (d *Driver) newReplica(svc spec.Service, s plan.Step, rollout string, taken map[string]bool) (spec.Replica, error) {
+func (d *Driver) newReplica(service string, s plan.Step, rollout string, taken map[string]bool) (spec.Replica, error) {
 	id, err := spec.NewID(spec.ReplicaPrefix, d.Random)
 	if err != nil {
 		return spec.Replica{}, fmt.Errorf("name a replica: %w", err)
 	}
-	const suffix = 4
+	// The name is a DNS label, so a long name of the service is cut.
+	const suffix, longest = 4, 63 - 1 - 4
 	digits := id[len(spec.ReplicaPrefix):]
 	name := ""
 	for i := 0; i+suffix <= len(digits) && (name == "" || taken[name]); i++ {
-		name = svcName(svc, s) + "-" + digits[i:i+suffix]
+		name = service[:min(len(service), longest)] + "-" + digits[i:i+suffix]
 	}
 	taken[name] = true
 	return spec.Replica{ID: id, Name: name, Service: s.Service, Revision: s.Revision, Machine: s.Machine,
 		Wanted: spec.WantRunning, Epoch: 1, Rollout: rollout, CreatedAt: d.Now()}, nil
-}
-
-// svcName is the service's name, cut so that the replica's name stays a DNS label.
-func svcName(svc spec.Service, s plan.Step) string {
-	const longest = 63 - 5
-	return svc.Name[:min(len(svc.Name), longest)]
 }
 
 // start runs a replica whose row is there and waits for its verdict.
@@ -320,7 +315,7 @@ func (d *drive) inPlace(ctx context.Context, s plan.Step) error {
 func (d *drive) create(ctx context.Context, s plan.Step) (spec.Replica, error) {
 	var rep spec.Replica
 	_, err := d.update(ctx, func(tx Tx) (err error) {
-		rep, err = d.newReplica(tx.State().Services[s.Service], s, d.rollout.ID, replicaNames(tx.State()))
+		rep, err = d.newReplica(d.serviceName(), s, d.rollout.ID, replicaNames(tx.State()))
 		if err != nil {
 			return err
 		}

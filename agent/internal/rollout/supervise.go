@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -175,7 +174,7 @@ func (d *Driver) look(ctx context.Context, work *sync.WaitGroup, room chan struc
 	for _, id := range slices.Sorted(maps.Keys(state.Services)) {
 		dr, err := d.take(ctx, state, id, lead)
 		if err != nil && ctx.Err() == nil {
-			d.suffer(state.Services[id], err)
+			d.complain(state.Services[id], err)
 		}
 		if dr == nil {
 			continue
@@ -184,7 +183,7 @@ func (d *Driver) look(ctx context.Context, work *sync.WaitGroup, room chan struc
 			room <- struct{}{}
 			defer func() { <-room }()
 			if err := dr.carry(ctx); err != nil && ctx.Err() == nil {
-				d.suffer(dr.Store.State().Services[id], err)
+				d.rest(d.Store.State().Services[id], err)
 			} else {
 				d.recover(id)
 			}
@@ -226,7 +225,7 @@ func (d *Driver) take(ctx context.Context, s *spec.State, service string, lead b
 		}
 		return d.resume(ctx, r)
 	}
-	if !lead || !d.mayTry(s.Services[service]) {
+	if !lead {
 		return nil, nil
 	}
 	return d.repair(ctx, s, service)
@@ -287,6 +286,9 @@ func (d *Driver) repair(ctx context.Context, s *spec.State, service string) (*dr
 	}
 	if len(steps) == 0 {
 		d.recover(service)
+		return nil, nil
+	}
+	if !d.mayTry(s.Services[service]) {
 		return nil, nil
 	}
 	var dr *drive
@@ -365,25 +367,36 @@ func (d *Driver) mayTry(svc spec.Service) bool {
 	return !troubled || t.row != svc || !time.Now().Before(t.until)
 }
 
-// suffer notes that a service could not be made to fit, and begins its pause.
-func (d *Driver) suffer(svc spec.Service, err error) {
-	if svc.ID == "" || errors.Is(err, errSuperseded) {
-		return
-	}
+// complain notes why a service cannot be made to fit its row.
+func (d *Driver) complain(svc spec.Service, err error) {
 	f := faults.Of(err)
 	d.mu.Lock()
+	t := d.troubles[svc.ID]
+	news := t.Text != f.Sentence
+	t.Note = Note{svc.ID, string(f.Code), f.Sentence}
+	d.troubles[svc.ID] = t
+	d.mu.Unlock()
+	if news {
+		d.Log.Warn("service does not fit its row", "service", svc.Project+"/"+svc.Name, "err", err)
+	}
+}
+
+// rest is complain, and begins the service's pause.
+func (d *Driver) rest(svc spec.Service, err error) {
+	if svc.ID == "" || faults.CodeOf(err) == faults.Conflict {
+		return // it was removed, or somebody else drives it now
+	}
+	d.complain(svc, err)
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	t := d.troubles[svc.ID]
 	if t.row != svc {
 		t.failures = 0
 	}
-	first := t.Text != f.Sentence
-	pause := min(firstPause<<min(t.failures, 10), longestPause)
-	d.troubles[svc.ID] = trouble{Note{svc.ID, string(f.Code), f.Sentence}, t.failures + 1, time.Now().Add(pause), svc}
-	d.mu.Unlock()
-	if first {
-		d.Log.Warn("service does not fit its row", "service", svc.Project+"/"+svc.Name, "err", err)
-	}
-	d.nudge()
+	t.until = time.Now().Add(min(firstPause<<min(t.failures, 10), longestPause))
+	t.failures++
+	t.row = svc
+	d.troubles[svc.ID] = t
 }
 
 func (d *Driver) forgetTroubles() {
@@ -407,7 +420,7 @@ func (d *Driver) nextTry(s *spec.State) (first time.Time) {
 			delete(d.troubles, id)
 			continue
 		}
-		if first.IsZero() || t.until.Before(first) {
+		if !t.until.IsZero() && (first.IsZero() || t.until.Before(first)) {
 			first = t.until
 		}
 	}

@@ -1,0 +1,585 @@
+package rollout
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"uncloud/internal/faults"
+	"uncloud/internal/spec"
+)
+
+// simWorld is a cluster in one process: stores, liveness, and machines that
+// make their containers fit the rows, in virtual time.
+type simWorld struct {
+	t        *testing.T
+	mu       sync.Mutex
+	machines map[string]*simMachine
+	watchers map[chan struct{}]bool // who comes and goes
+	wg       sync.WaitGroup
+	ctx      context.Context
+	// images says how containers of an image behave; others are healthy at once.
+	images map[string]behaviour
+	// seen is called after each change of what really runs.
+	seen []func()
+	seed atomic.Int64 // of the next driver's random numbers
+}
+
+type behaviour int
+
+const (
+	healthy behaviour = iota
+	neverHealthy
+	exits
+)
+
+// simMachine is a machine: its agent may be gone while its containers run on.
+type simMachine struct {
+	w          *simWorld
+	id         string
+	store      *simStore
+	side       int
+	up         bool // the agent answers
+	containers map[string]*simContainer
+	changed    chan struct{} // closed at the next change of its containers
+	poke       chan struct{}
+	subs       map[chan struct{}]bool // of this machine in its store
+	stop       context.CancelFunc
+	driver     *Driver
+	// crashAt counts the driver's calls down; at zero the machine crashes.
+	crashAt int
+	calls   []string
+	has     map[string]bool // images that cannot be pulled
+}
+
+// simContainer is what really runs.
+type simContainer struct {
+	revision string
+	spec     spec.ContainerSpec
+	state    spec.ContainerState
+	health   spec.Health
+}
+
+const (
+	simStart  = 100 * time.Millisecond
+	simHealth = 200 * time.Millisecond
+	simStop   = 150 * time.Millisecond
+)
+
+func newSimWorld(t *testing.T, ctx context.Context, names ...string) *simWorld {
+	w := &simWorld{t: t, ctx: ctx, machines: map[string]*simMachine{}, watchers: map[chan struct{}]bool{}, images: map[string]behaviour{}}
+	store := newSimStore()
+	for _, n := range names {
+		w.add(n, store, 0)
+	}
+	return w
+}
+
+func (w *simWorld) add(name string, store *simStore, side int) *simMachine {
+	id := "mch_" + name
+	m := &simMachine{w: w, id: id, store: store, side: side, containers: map[string]*simContainer{},
+		changed: make(chan struct{}), poke: make(chan struct{}, 1), subs: map[chan struct{}]bool{}, has: map[string]bool{}}
+	w.mu.Lock()
+	w.machines[id] = m
+	w.mu.Unlock()
+	_, err := store.Update(w.ctx, func(tx Tx) error {
+		return tx.Put(spec.Machine{ID: id, Name: name, Schedulable: true, JoinedAt: time.Now()})
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	m.boot()
+	return m
+}
+
+// boot starts the machine's agent: its own loop and its driver's.
+func (m *simMachine) boot() {
+	ctx, stop := context.WithCancel(m.w.ctx)
+	m.w.mu.Lock()
+	m.up, m.stop, m.crashAt = true, stop, 0
+	driver, err := New(Config{
+		Self: m.id, Store: simView{m, ctx}, Members: simMembers{m}, Peers: simPeers{m, ctx},
+		Random: rand.New(rand.NewSource(m.w.seed.Add(1))), Now: time.Now, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		m.w.t.Fatal(err)
+	}
+	m.driver = driver
+	m.w.mu.Unlock()
+	m.w.wakeAll()
+	m.w.wg.Go(func() { m.loop(ctx) })
+	m.w.wg.Go(func() {
+		if err := driver.Supervise(ctx); err != nil {
+			m.w.t.Error(err)
+		}
+	})
+}
+
+// crash ends the agent. What runs runs on.
+func (m *simMachine) crash() {
+	m.w.mu.Lock()
+	up := m.up
+	m.up = false
+	m.w.mu.Unlock()
+	if up {
+		m.stop()
+		m.w.wakeAll()
+	}
+}
+
+func (w *simWorld) wakeAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for ch := range w.watchers {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// cut puts machines on the other side of a partition.
+func (w *simWorld) cut(names ...string) {
+	w.mu.Lock()
+	var other *simStore
+	for _, n := range names {
+		m := w.machines["mch_"+n]
+		if other == nil {
+			other = m.store.fork()
+		}
+		m.moves(other, 1)
+	}
+	w.mu.Unlock()
+	w.wakeAll()
+}
+
+// heal ends the partition: both sides hear all the other side wrote.
+func (w *simWorld) heal() {
+	w.mu.Lock()
+	var here, there *simStore
+	for _, m := range w.machines {
+		if m.side == 0 {
+			here = m.store
+		} else {
+			there = m.store
+		}
+	}
+	here.merge(there)
+	for _, m := range w.machines {
+		if m.side == 1 {
+			m.moves(here, 0)
+		}
+	}
+	w.mu.Unlock()
+	here.Update(w.ctx, func(Tx) error { return nil }) //nolint:errcheck // wakes
+	w.wakeAll()
+}
+
+func (m *simMachine) moves(to *simStore, side int) {
+	for ch := range m.subs {
+		m.store.leave(ch)
+		to.join(ch)
+	}
+	m.store, m.side = to, side
+}
+
+func (m *simMachine) replica() *simStore {
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	return m.store
+}
+
+// loop is the machine's own repair: containers fit rows.
+func (m *simMachine) loop(ctx context.Context) {
+	rows, cancel := simView{m, ctx}.Subscribe()
+	defer cancel()
+	for ctx.Err() == nil {
+		if m.act(ctx) {
+			continue
+		}
+		select {
+		case <-rows:
+		case <-m.poke:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// act does one thing and tells whether there was one.
+func (m *simMachine) act(ctx context.Context) bool {
+	s := m.replica().State()
+	for _, id := range slices.Sorted(maps.Keys(m.running())) {
+		c := m.running()[id]
+		r, ok := s.Replicas[id]
+		stale := ok && (c.spec.Hash() != s.Revisions[r.Revision].Spec.Container.Hash() && s.Revisions[r.Revision].ID != "")
+		if !ok || r.Machine != m.id || stale || s.Services[r.Service].Wanted == spec.WantStopped {
+			m.end(ctx, id)
+			return true
+		}
+		if c.health == spec.HealthStarting {
+			m.probe(ctx, id, *c) // started by an agent that ended before it knew
+			return true
+		}
+		if c.revision != r.Revision {
+			m.set(id, &simContainer{r.Revision, c.spec, c.state, c.health})
+			m.tell(ctx, id)
+			return true
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Replicas)) {
+		r := s.Replicas[id]
+		_, exists := m.running()[id]
+		rev, known := s.Revisions[r.Revision]
+		if r.Machine == m.id && !exists && known && s.Services[r.Service].Wanted == spec.WantRunning {
+			m.begin(ctx, id, rev)
+			return true
+		}
+	}
+	for id, c := range s.Containers {
+		if _, exists := m.running()[id]; c.Machine == m.id && !exists {
+			m.tell(ctx, id)
+			return true
+		}
+	}
+	return false
+}
+
+func (m *simMachine) running() map[string]*simContainer {
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	return maps.Clone(m.containers)
+}
+
+func (m *simMachine) set(id string, c *simContainer) {
+	m.w.mu.Lock()
+	if c == nil {
+		delete(m.containers, id)
+	} else {
+		m.containers[id] = c
+	}
+	close(m.changed)
+	m.changed = make(chan struct{})
+	m.w.mu.Unlock()
+	for _, f := range m.w.seen {
+		f()
+	}
+}
+
+func (m *simMachine) begin(ctx context.Context, id string, rev spec.Revision) {
+	c := simContainer{revision: rev.ID, spec: rev.Spec.Container, state: spec.ContainerRunning, health: spec.HealthStarting}
+	// The container is there from now on, also if the agent ends while it starts.
+	m.set(id, &c)
+	if wait(ctx, simStart) == nil {
+		m.probe(ctx, id, c)
+	}
+}
+
+func (m *simMachine) probe(ctx context.Context, id string, c simContainer) {
+	if wait(ctx, simHealth) != nil {
+		return
+	}
+	done := c
+	switch m.w.images[c.spec.Image] {
+	case neverHealthy:
+		done.health = spec.HealthUnhealthy
+	case exits:
+		done.state = spec.ContainerExited
+	default:
+		done.health = spec.HealthHealthy
+	}
+	m.set(id, &done)
+	m.tell(ctx, id)
+}
+
+func (m *simMachine) end(ctx context.Context, id string) {
+	if wait(ctx, simStop) != nil {
+		return
+	}
+	m.set(id, nil)
+	m.tell(ctx, id)
+}
+
+// tell writes what runs.
+func (m *simMachine) tell(ctx context.Context, id string) {
+	m.w.mu.Lock()
+	c, exists := m.containers[id]
+	m.w.mu.Unlock()
+	if ctx.Err() != nil {
+		return
+	}
+	m.replica().Update(ctx, func(tx Tx) error { //nolint:errcheck // the sim's store does not fail
+		if !exists {
+			return tx.Delete("containers", id)
+		}
+		return tx.Put(spec.Container{Replica: id, Machine: m.id, Revision: c.revision, State: c.state, Health: c.health,
+			Address: netip.MustParseAddr("10.210.0.2")})
+	})
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var errCrashed = errors.New("the machine crashed")
+
+// call counts a driver's call, before or after it happened; at the chosen one
+// the machine crashes.
+func (m *simMachine) call(what string) error {
+	m.w.mu.Lock()
+	m.calls = append(m.calls, what)
+	crash := false
+	if m.crashAt > 0 {
+		m.crashAt--
+		crash = m.crashAt == 0
+	}
+	up := m.up
+	m.w.mu.Unlock()
+	if crash {
+		m.crash()
+	}
+	if crash || !up {
+		return errCrashed
+	}
+	return nil
+}
+
+// simView is a machine's store as its driver sees it.
+type simView struct {
+	m   *simMachine
+	ctx context.Context // of this run of the agent
+}
+
+func (v simView) State() *spec.State { return v.m.replica().State() }
+
+func (v simView) Ready() bool { return true }
+
+func (v simView) Update(ctx context.Context, fn func(Tx) error) (Version, error) {
+	if v.ctx.Err() != nil {
+		return Version{}, errCrashed
+	}
+	if err := v.m.call("before update"); err != nil {
+		return Version{}, err
+	}
+	version, err := v.m.replica().Update(ctx, fn)
+	if err == nil {
+		err = v.m.call("after update")
+	}
+	return version, err
+}
+
+func (v simView) Subscribe() (<-chan struct{}, func()) {
+	ch := make(chan struct{}, 1)
+	v.m.w.mu.Lock()
+	v.m.subs[ch] = true
+	v.m.store.join(ch)
+	v.m.w.mu.Unlock()
+	return ch, func() {
+		v.m.w.mu.Lock()
+		delete(v.m.subs, ch)
+		v.m.store.leave(ch)
+		v.m.w.mu.Unlock()
+	}
+}
+
+type simMembers struct{ m *simMachine }
+
+func (v simMembers) Alive() spec.Alive {
+	v.m.w.mu.Lock()
+	defer v.m.w.mu.Unlock()
+	alive := spec.Alive{v.m.id: true}
+	for id, o := range v.m.w.machines {
+		if o.up && o.side == v.m.side {
+			alive[id] = true
+		}
+	}
+	return alive
+}
+
+func (v simMembers) Subscribe() (<-chan struct{}, func()) {
+	ch := make(chan struct{}, 1)
+	v.m.w.mu.Lock()
+	v.m.w.watchers[ch] = true
+	v.m.w.mu.Unlock()
+	return ch, func() {
+		v.m.w.mu.Lock()
+		delete(v.m.w.watchers, ch)
+		v.m.w.mu.Unlock()
+	}
+}
+
+// simPeers calls the machines on the same side.
+type simPeers struct {
+	m   *simMachine
+	ctx context.Context
+}
+
+func (p simPeers) to(id string) (*simMachine, error) {
+	p.m.w.mu.Lock()
+	defer p.m.w.mu.Unlock()
+	o := p.m.w.machines[id]
+	if o == nil || !o.up || o.side != p.m.side {
+		return nil, faults.New(faults.Unreachable, "%s does not answer", id)
+	}
+	return o, nil
+}
+
+func (p simPeers) around(ctx context.Context, what, machine string, do func(*simMachine) error) error {
+	if p.ctx.Err() != nil {
+		return errCrashed
+	}
+	if err := p.m.call("before " + what); err != nil {
+		return err
+	}
+	o, err := p.to(machine)
+	if err == nil {
+		err = do(o)
+	}
+	if crashed := p.m.call("after " + what); crashed != nil {
+		return crashed
+	}
+	return err
+}
+
+func (p simPeers) RunReplica(ctx context.Context, machine, replica string, _ Version, skipHealth bool) (verdict Verdict, err error) {
+	err = p.around(ctx, "run", machine, func(o *simMachine) error {
+		for {
+			o.w.mu.Lock()
+			c, changed := o.containers[replica], o.changed
+			o.w.mu.Unlock()
+			r, ok := o.replica().State().Replicas[replica]
+			if !ok {
+				return faults.New(faults.NotFound, "no replica %s", replica)
+			}
+			fits := c != nil && spec.SameContainer(o.replica().State(), c.revision, r.Revision)
+			switch {
+			case !fits:
+			case c.state == spec.ContainerExited:
+				verdict = Verdict{Fault: faults.New(faults.Unhealthy, "exited with code 1"), Logs: []string{"panic: no config"}}
+				return nil
+			case c.health == spec.HealthUnhealthy:
+				verdict = Verdict{Fault: faults.New(faults.Unhealthy, "did not become healthy"), Logs: []string{"connection refused"}}
+				return nil
+			case c.health == spec.HealthHealthy || skipHealth:
+				// Wait for the row, as the machine's own answer would.
+				return nil
+			}
+			if _, err := p.to(machine); err != nil {
+				return err
+			}
+			select {
+			case <-changed:
+			case <-time.After(5 * time.Second):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	})
+	return verdict, err
+}
+
+func (p simPeers) RetireReplica(ctx context.Context, machine, replica string, _ Version) error {
+	return p.around(ctx, "retire", machine, func(o *simMachine) error {
+		if _, exists := o.running()[replica]; exists {
+			o.end(ctx, replica)
+		}
+		return ctx.Err()
+	})
+}
+
+func (p simPeers) AwaitLoaded(ctx context.Context, machine string, _ Version) error {
+	return p.around(ctx, "await", machine, func(*simMachine) error { return wait(ctx, 5*time.Millisecond) })
+}
+
+func (p simPeers) HasImages(ctx context.Context, machine string, images []string) (present []string, err error) {
+	err = p.around(ctx, "images", machine, func(o *simMachine) error {
+		for _, i := range images {
+			if o.has[i] {
+				present = append(present, i)
+			}
+		}
+		return nil
+	})
+	return present, err
+}
+
+// m is a machine by name.
+func (w *simWorld) m(name string) *simMachine {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.machines["mch_"+name]
+}
+
+// settled waits until a machine's side is at rest: no rollout, and what runs is
+// what the rows say. It fails after ten minutes of virtual time.
+func (w *simWorld) settled(name string) *spec.State {
+	w.t.Helper()
+	deadline := time.Now().Add(10 * time.Minute)
+	why := ""
+	for time.Now().Before(deadline) {
+		time.Sleep(5 * time.Second)
+		if why = w.unsettled(name); why == "" {
+			return w.m(name).replica().State()
+		}
+	}
+	w.t.Fatalf("not settled: %s\n%s", why, w.dump(name))
+	return nil
+}
+
+func (w *simWorld) unsettled(name string) string {
+	m := w.m(name)
+	s, alive := m.replica().State(), simMembers{m}.Alive()
+	for _, r := range s.Rollouts {
+		if active(r) {
+			return "rollout " + r.ID + " of " + r.Service + " is " + string(r.Stage) + " by " + r.Driver
+		}
+	}
+	for id, svc := range s.Services {
+		steps, err := planConverge(m.driver, id)
+		if err != nil || len(steps) > 0 {
+			return fmt.Sprintf("%s: %v %v", svc.Name, steps, err)
+		}
+	}
+	for id, r := range s.Replicas {
+		if _, ok := s.Services[r.Service]; !ok {
+			return "orphaned row " + id
+		}
+		if alive[r.Machine] && !spec.Eligible(s, alive, r) && s.Services[r.Service].Wanted == spec.WantRunning {
+			return "replica " + id + " takes no traffic"
+		}
+	}
+	for id := range alive {
+		for rep := range w.machines[id].running() {
+			if s.Replicas[rep].Machine != id {
+				return "container of " + rep + " is left on " + id
+			}
+		}
+	}
+	return ""
+}
+
+func (w *simWorld) dump(name string) string {
+	var b bytes.Buffer
+	s := w.m(name).replica().State()
+	for _, t := range []any{s.Services, s.Replicas, s.Containers, s.Rollouts} {
+		fmt.Fprintf(&b, "%s\n", spec.Canonical(t))
+	}
+	for id, m := range w.machines {
+		fmt.Fprintf(&b, "%s up=%v side=%d %v\n", id, m.up, m.side, slices.Sorted(maps.Keys(m.containers)))
+	}
+	return b.String()
+}
