@@ -109,7 +109,10 @@ func (m *member) awaitLoaded(ctx context.Context, v server.Version) error {
 	if err != nil {
 		return err
 	}
-	return m.loaded.await(ctx, at)
+	if err := m.namesLoaded.await(ctx, at); err != nil {
+		return err
+	}
+	return m.ingressLoaded.await(ctx, at)
 }
 
 // waitFor returns when the store has the version. Being asked about a version

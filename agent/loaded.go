@@ -7,8 +7,8 @@ import (
 	"uncloud/agent/internal/crdt"
 )
 
-// loadedState is how far names and ingress have followed the store: the
-// versions that both of them work with.
+// loadedState is how far an organ has followed the store: the versions that
+// it works with.
 type loadedState struct {
 	mu      sync.Mutex
 	known   crdt.Known

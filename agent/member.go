@@ -55,7 +55,8 @@ type member struct {
 	driver   *rollout.Driver
 	peers    *server.Peers
 
-	loaded   loadedState   // what names and ingress work with
+	namesLoaded, ingressLoaded loadedState // what they work with
+
 	ready    chan struct{} // closed when this machine has caught up
 	again    chan struct{} // steer once more
 	renet    chan struct{} // look at the network of the containers once more
@@ -81,7 +82,7 @@ func newMember(ctx context.Context, cfg Config, id Identity, log *slog.Logger) (
 		return nil, fmt.Errorf("key of this machine: %w", err)
 	}
 	m := &member{
-		cfg: cfg, id: id, log: log.With("machine", id.MachineID), key: private, manage: mesh.ManagementAddress(public),
+		cfg: cfg, id: id, log: log, key: private, manage: mesh.ManagementAddress(public),
 		ready: make(chan struct{}), again: make(chan struct{}, 1), renet: make(chan struct{}, 1), ping: make(chan chan struct{}),
 		ended: make(chan struct{}), gone: make(chan struct{}),
 	}
@@ -174,6 +175,7 @@ func (m *member) run(ctx context.Context) (err error) {
 	run("mesh", m.mesh.Run)
 	run("gossip", m.gossip.Run)
 	run("steer", m.steer)
+	run("ingress", m.steerIngress)
 	run("network", m.keepNetwork)
 	run("names", m.names.Run)
 	run("health", m.prober.Run)

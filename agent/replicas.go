@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"time"
 
 	"uncloud/agent/internal/health"
 	"uncloud/agent/internal/reconcile"
@@ -53,7 +54,8 @@ type probes struct{ m *member }
 func (p probes) Watch(replica string, t reconcile.Target) {
 	known := p.m.store.State().Containers[replica]
 	target := health.Target{ContainerID: t.Container, Address: t.Address, Check: t.Check, StartedAt: t.StartedAt}
-	if known.EngineID == t.Container && known.StartedAt.Equal(t.StartedAt) {
+	// The store keeps microseconds.
+	if known.EngineID == t.Container && known.StartedAt.Sub(t.StartedAt).Abs() < time.Millisecond {
 		target.Known = known.Health
 	}
 	p.m.prober.Watch(replica, target)

@@ -52,8 +52,8 @@ func (m *member) steer(ctx context.Context) error {
 func (m *member) steerOnce(ctx context.Context) {
 	state, known := m.store.StateKnown()
 	alive := m.gossip.Alive()
+	m.steerNames(state, known, alive)
 	m.steerMesh(ctx, state)
-	m.steerTraffic(ctx, state, known, alive)
 	m.troubles.setError("firewall", "firewall", m.firewall.Apply(ctx, m.policy(state)))
 	m.replicas.Poke()
 	if err := m.describeSelf(ctx, state); err != nil && ctx.Err() == nil {
@@ -114,50 +114,82 @@ func ticketKeys(state *spec.State, now time.Time) []mesh.Key {
 	return keys
 }
 
-// steerTraffic makes names and ingress follow, and tells those who wait for it.
-func (m *member) steerTraffic(ctx context.Context, state *spec.State, known crdt.Known, alive spec.Alive) {
+// steerNames makes the DNS follow, and tells those who wait for it.
+func (m *member) steerNames(state *spec.State, known crdt.Known, alive spec.Alive) {
 	m.names.Load(names.View{
 		State: m.membersOf(state), Alive: alive, Self: m.id.MachineID, RTT: m.gossip.RTT,
 		Management: func(o spec.Machine) netip.Addr { return managementOf(o.PublicKey) },
 	}, known)
-	if err := m.steerIngress(ctx, state, alive, known); err != nil {
-		if ctx.Err() == nil {
+	m.namesLoaded.set(known)
+}
+
+// steerIngress makes the ingress follow, and tells those who wait for it. It
+// has a loop of its own: a change of routes lets the old configuration linger
+// for a second, and nothing else should wait for that.
+func (m *member) steerIngress(ctx context.Context) error {
+	changes := m.store.Subscribe()
+	defer changes.Close()
+	lives, cancel := m.gossip.Subscribe()
+	defer cancel()
+	tick := time.NewTicker(steerEvery)
+	defer tick.Stop()
+	for {
+		state, known := m.store.StateKnown()
+		if err := m.loadIngress(ctx, state, m.gossip.Alive(), known); err == nil {
+			m.ingressLoaded.set(known)
+		} else if ctx.Err() == nil {
+			// What was not loaded is not acknowledged.
 			m.troubles.setError("ingress", "ingress", err)
 			m.log.Warn("load ingress", "err", err)
 		}
-		return // what was not loaded must not be acknowledged
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changes.C():
+		case <-lives:
+		case <-tick.C:
+		}
 	}
-	m.loaded.set(known)
 }
 
-func (m *member) steerIngress(ctx context.Context, state *spec.State, alive spec.Alive, known crdt.Known) error {
-	self := state.Machines[m.id.MachineID]
-	if !slices.Contains(self.Roles, spec.RoleIngress) {
+func (m *member) loadIngress(ctx context.Context, state *spec.State, alive spec.Alive, known crdt.Known) error {
+	if !slices.Contains(state.Machines[m.id.MachineID].Roles, spec.RoleIngress) {
 		m.troubles.set("ingress")
 		return m.ingress.Stop()
 	}
-	rtt := map[string]time.Duration{}
-	for id := range state.Machines {
-		if d, ok := m.gossip.RTT(id); ok {
-			// Rounded, so that noise in the measurement changes no weight.
-			rtt[id] = d.Round(5 * time.Millisecond)
-		}
-	}
-	settings := ingress.Settings{ACMEEmail: m.cfg.Ingress.Email, ACMEDirectory: m.cfg.Ingress.ACMEServer}
-	if m.cfg.Ingress.ACMERoots != "" {
-		settings.ACMERoots = []string{m.cfg.Ingress.ACMERoots}
-	}
-	err := m.ingress.Load(ctx, ingress.Input{State: state, Alive: alive, Self: m.id.MachineID, RTT: rtt, Settings: settings}, known)
+	err := m.ingress.Load(ctx, ingress.Input{
+		State: state, Alive: alive, Self: m.id.MachineID, RTT: m.distances(state), Settings: m.ingressSettings(),
+	}, known)
 	if err != nil {
 		return err
 	}
 	var out []server.Note
 	for _, n := range m.ingress.Notes() {
 		svc := state.Services[n.Service]
-		out = append(out, server.Note{Code: "ingress.snippet", Text: svc.Project + "/" + svc.Name + ": " + n.Text})
+		out = append(out, server.Note{Code: "ingress.route", Text: svc.Project + "/" + svc.Name + ": " + n.Text})
 	}
 	m.troubles.set("ingress", out...)
 	return nil
+}
+
+// distances are the round trips to other machines, rounded so that noise in
+// the measurement changes no weight.
+func (m *member) distances(state *spec.State) map[string]time.Duration {
+	rtt := map[string]time.Duration{}
+	for id := range state.Machines {
+		if d, ok := m.gossip.RTT(id); ok {
+			rtt[id] = d.Round(5 * time.Millisecond)
+		}
+	}
+	return rtt
+}
+
+func (m *member) ingressSettings() ingress.Settings {
+	settings := ingress.Settings{ACMEEmail: m.cfg.Ingress.Email, ACMEDirectory: m.cfg.Ingress.ACMEServer}
+	if m.cfg.Ingress.ACMERoots != "" {
+		settings.ACMERoots = []string{m.cfg.Ingress.ACMERoots}
+	}
+	return settings
 }
 
 // policy is what the firewall has to make true.

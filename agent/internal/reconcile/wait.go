@@ -154,7 +154,7 @@ func (l *loop) row(replica string) spec.Container { return l.cfg.Store.State().C
 
 func (l *loop) retired(w *waiter, wish *Wish) (answer, bool) {
 	switch p := l.problems[w.replica]; {
-	case wish != nil && wish.Running:
+	case wish != nil && wish.Running && !wish.Draining:
 		return answer{err: faults.New(faults.Conflict, "replica %s is wanted running on this machine", wish.Replica.Name)}, true
 	case !l.has(w.replica):
 		return answer{}, true
