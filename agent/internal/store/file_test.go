@@ -263,3 +263,42 @@ func TestUnreadableRow(t *testing.T) {
 		t.Fatalf("%+v", st)
 	}
 }
+
+// Records and versions cost less than as much again as the rows and a half.
+func TestSizeOnDisk(t *testing.T) {
+	const rows = 20_000
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir})
+	plain, err := openConn(filepath.Join(dir, "plain.db"), writerSetup+"CREATE TABLE t (id TEXT PRIMARY KEY, a, b, c, d)", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.close()
+	var all []spec.Row
+	err = plain.within("BEGIN", func() error {
+		for i := range rows {
+			row := spec.Event{ID: fmt.Sprintf("evt_%013d", i), Machine: "mch_abcdefghijklm", Kind: "rollout.failed", Subject: "svc_abcdefghijklm", Text: "some text"}
+			all = append(all, row)
+			if err := plain.exec("INSERT INTO t VALUES (?, ?, ?, ?, ?)", row.ID, row.Machine, row.Kind, row.Subject, row.Text); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, all...)
+	pages := func(c *conn) int64 {
+		n, err := c.number("PRAGMA page_count")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if got, control := pages(s.file.w), pages(plain); float64(got) > 2.5*float64(control) {
+		t.Errorf("%d pages, the plain table takes %d", got, control)
+	} else {
+		t.Logf("%d pages, the plain table takes %d", got, control)
+	}
+}

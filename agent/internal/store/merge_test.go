@@ -192,19 +192,19 @@ func TestCopiedDatabase(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(copied, databaseName), content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	copy := open(t, Options{Dir: copied})
-	if copy.Site() == a.Site() || copy.Known().Head(a.Site()) != 1 {
-		t.Fatalf("site %v and %v, knows %v", a.Site(), copy.Site(), copy.Known())
+	twin := open(t, Options{Dir: copied})
+	if twin.Site() == a.Site() || twin.Known().Head(a.Site()) != 1 {
+		t.Fatalf("site %v and %v, knows %v", a.Site(), twin.Site(), twin.Known())
 	}
-	put(t, copy, project(3))
-	pull(t, copy, b)
-	pull(t, b, copy)
+	put(t, twin, project(3))
+	pull(t, twin, b)
+	pull(t, b, twin)
 	pull(t, a, b)
-	if digest(t, a) != digest(t, copy) || len(a.State().Projects) != 3 {
-		t.Fatalf("%v\n%v", a.State().Projects, copy.State().Projects)
+	if digest(t, a) != digest(t, twin) || len(a.State().Projects) != 3 {
+		t.Fatalf("%v\n%v", a.State().Projects, twin.State().Projects)
 	}
-	before := copy.Site()
-	if err := copy.Close(); err != nil {
+	before := twin.Site()
+	if err := twin.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if again := open(t, Options{Dir: copied}); again.Site() != before {
