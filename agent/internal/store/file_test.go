@@ -264,7 +264,7 @@ func TestUnreadableRow(t *testing.T) {
 	}
 }
 
-// Records and versions cost less than as much again as the rows and a half.
+// The file is at most 2.5 times as large as that of a plain table.
 func TestSizeOnDisk(t *testing.T) {
 	const rows = 20_000
 	dir := t.TempDir()
