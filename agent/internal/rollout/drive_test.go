@@ -188,7 +188,7 @@ func TestFailedUpdateReturns(t *testing.T) {
 				w.neverFewer("web:1", 3)
 				var failed Progress
 				err := w.m("a").driver.Deploy(w.ctx, DeployRequest{Project: "shop", Specs: []spec.ServiceSpec{web("web:2", 5)}}, func(p Progress) {
-					if p.Kind == ProgressFailed {
+					if p.Kind == ProgressFailed && len(p.Logs) > 0 {
 						failed = p
 					}
 				})

@@ -1,6 +1,8 @@
 package rollout
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -53,7 +55,11 @@ func (r *reporter) step(s plan.Step, do func() error) error {
 	r.send(Progress{Kind: ProgressStart, Step: &s})
 	err := do()
 	if err != nil {
-		r.send(Progress{Kind: ProgressFailed, Step: &s, Text: err.Error(), Logs: logsOf(err)})
+		text := err.Error()
+		if errors.Is(err, context.Canceled) {
+			text = "cut off" // by the step that failed first, or by the person
+		}
+		r.send(Progress{Kind: ProgressFailed, Step: &s, Text: text, Logs: logsOf(err)})
 		return err
 	}
 	r.send(Progress{Kind: ProgressDone, Step: &s})

@@ -18,8 +18,9 @@ type simStore struct {
 	rows  map[string]simRow // by table/key
 	state *spec.State
 	seq   uint64
-	subs  map[chan struct{}]bool
-	check func(*spec.State) // sees every commit
+
+	subsMu sync.Mutex // innermost: who subscribes holds other locks
+	subs   map[chan struct{}]bool
 }
 
 // simRow is one row with its history. An odd life is alive.
@@ -118,7 +119,7 @@ func (s *simStore) fork() *simStore {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := newSimStore()
-	o.rows, o.seq, o.check = maps.Clone(s.rows), s.seq, s.check
+	o.rows, o.seq = maps.Clone(s.rows), s.seq
 	o.rebuild()
 	return o
 }
@@ -204,9 +205,8 @@ func (s *simStore) rebuild() {
 		}
 	}
 	s.state = st
-	if s.check != nil {
-		s.check(st)
-	}
+	s.subsMu.Lock()
+	defer s.subsMu.Unlock()
 	for ch := range s.subs {
 		select {
 		case ch <- struct{}{}:
@@ -215,20 +215,14 @@ func (s *simStore) rebuild() {
 	}
 }
 
-func (s *simStore) subscribe() (chan struct{}, func()) {
-	ch := make(chan struct{}, 1)
-	s.join(ch)
-	return ch, func() { s.leave(ch) }
-}
-
 func (s *simStore) join(ch chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.subsMu.Lock()
+	defer s.subsMu.Unlock()
 	s.subs[ch] = true
 }
 
 func (s *simStore) leave(ch chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.subsMu.Lock()
+	defer s.subsMu.Unlock()
 	delete(s.subs, ch)
 }

@@ -150,14 +150,10 @@ func (w *simWorld) wakeAll() {
 
 // cut puts machines on the other side of a partition.
 func (w *simWorld) cut(names ...string) {
+	other := w.m(names[0]).replica().fork()
 	w.mu.Lock()
-	var other *simStore
 	for _, n := range names {
-		m := w.machines["mch_"+n]
-		if other == nil {
-			other = m.store.fork()
-		}
-		m.moves(other, 1)
+		w.machines["mch_"+n].moves(other, 1)
 	}
 	w.mu.Unlock()
 	w.wakeAll()
@@ -174,7 +170,9 @@ func (w *simWorld) heal() {
 			there = m.store
 		}
 	}
+	w.mu.Unlock()
 	here.merge(there)
+	w.mu.Lock()
 	for _, m := range w.machines {
 		if m.side == 1 {
 			m.moves(here, 0)
@@ -203,6 +201,9 @@ func (m *simMachine) replica() *simStore {
 func (m *simMachine) loop(ctx context.Context) {
 	rows, cancel := simView{m, ctx}.Subscribe()
 	defer cancel()
+	for id := range m.running() {
+		m.tell(ctx, id) // the agent before may have ended before it did
+	}
 	for ctx.Err() == nil {
 		if m.act(ctx) {
 			continue
@@ -218,8 +219,9 @@ func (m *simMachine) loop(ctx context.Context) {
 // act does one thing and tells whether there was one.
 func (m *simMachine) act(ctx context.Context) bool {
 	s := m.replica().State()
-	for _, id := range slices.Sorted(maps.Keys(m.running())) {
-		c := m.running()[id]
+	runs := m.running()
+	for _, id := range slices.Sorted(maps.Keys(runs)) {
+		c := runs[id]
 		r, ok := s.Replicas[id]
 		stale := ok && (c.spec.Hash() != s.Revisions[r.Revision].Spec.Container.Hash() && s.Revisions[r.Revision].ID != "")
 		if !ok || r.Machine != m.id || stale || s.Services[r.Service].Wanted == spec.WantStopped {
