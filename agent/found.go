@@ -93,9 +93,13 @@ func (a *Agent) Init(ctx context.Context, opts server.InitOptions) error {
 	if err := spec.CheckMachineName(name); err != nil {
 		return faults.New(faults.Invalid, "%w", err).WithHint("choose another: uc machine init --name NAME")
 	}
+	endpoints, err := a.endpoints(opts.Endpoints)
+	if err != nil {
+		return err
+	}
 	id.Network = network.Masked()
 	id.Self = spec.Machine{
-		ID: id.MachineID, Name: name, PublicKey: public.String(), SigningKey: signing, Subnet: subnet, Endpoints: opts.Endpoints,
+		ID: id.MachineID, Name: name, PublicKey: public.String(), SigningKey: signing, Subnet: subnet, Endpoints: endpoints,
 		Labels: a.cfg.Labels, Roles: a.rolesOrAll(), Schedulable: true, Version: Version(), OS: osName(), Arch: runtime.GOARCH, JoinedAt: time.Now(),
 	}
 	id.Founded = &Founding{Domain: opts.Domain}
@@ -205,15 +209,31 @@ func (a *Agent) admitRequest(id Identity, opts server.JoinOptions) (*uncloudv1.A
 	for _, r := range a.cfg.Roles {
 		req.Roles = append(req.Roles, string(r))
 	}
-	// Found by the mesh without starting it: the members can then call first.
+	endpoints, err := a.endpoints(opts.Endpoints)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range endpoints {
+		req.Endpoints = append(req.Endpoints, e.String())
+	}
+	return req, nil
+}
+
+// endpoints are where this machine can be reached: as a person said, as
+// configured, and what is on its links. They must be known from the first
+// moment: the next machine may ask for them in the next.
+func (a *Agent) endpoints(said []netip.AddrPort) ([]netip.AddrPort, error) {
 	found, err := mesh.New(mesh.Options{}).LocalEndpoints(a.cfg.ListenPort)
 	if err != nil {
 		return nil, fmt.Errorf("find the addresses of this machine: %w", err)
 	}
-	for _, e := range slices.Concat(opts.Endpoints, a.cfg.Endpoints, found) {
-		req.Endpoints = append(req.Endpoints, e.String())
+	var out []netip.AddrPort
+	for _, e := range slices.Concat(said, a.cfg.Endpoints, found) {
+		if !slices.Contains(out, e) {
+			out = append(out, e)
+		}
 	}
-	return req, nil
+	return out, nil
 }
 
 // admissionPatience is how long the members together have to answer. A first

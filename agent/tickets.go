@@ -36,10 +36,14 @@ func (m *member) issueTicket(ctx context.Context, valid time.Duration, uses int)
 	if err != nil {
 		return fail(err)
 	}
-	now := time.Now()
+	now, members := time.Now(), m.ticketMembers()
+	if len(members) == 0 {
+		return fail(faults.New(faults.Unreachable, "no address is known that another machine could reach this one at").
+			WithHint("name one in the configuration: endpoints, as 203.0.113.5:51820"))
+	}
 	t := join.Ticket{
 		ID: id, Cluster: m.id.ClusterID, ExpiresAt: now.Add(valid).Truncate(time.Second), Uses: uses, PrivateKey: private.String(),
-		Issuer: m.id.MachineID, Members: m.ticketMembers(),
+		Issuer: m.id.MachineID, Members: members,
 	}
 	text, err := t.Sign(m.id.Signer())
 	if err != nil {
