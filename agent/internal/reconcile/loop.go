@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"sync"
@@ -126,6 +127,11 @@ func (l *loop) take(in inbox) {
 	if len(in.images) > 0 {
 		in.pokes = append(in.pokes, l.replicasOf(in.images)...)
 	}
+	for id, p := range l.problems {
+		if in.poked && (errors.Is(p.err, runtime.ErrNoBridge) || errors.Is(p.err, runtime.ErrNetworkBusy)) {
+			in.pokes = append(in.pokes, id)
+		}
+	}
 	for _, replica := range in.pokes {
 		l.anew(replica)
 	}
@@ -201,8 +207,7 @@ func (l *loop) observe(c runtime.Container) {
 }
 
 // noteExit tells those who wait for a replica to run that it ran and ended.
-// Its next start waits a little, so that they see this end's log and not the
-// next run's.
+// Its next start waits until they have read this run's last lines.
 func (l *loop) noteExit(c runtime.Container, ran bool) {
 	if c.State != runtime.Exited || !ran {
 		return
@@ -212,10 +217,15 @@ func (l *loop) noteExit(c runtime.Container, ran bool) {
 			continue
 		}
 		w.exited = &c
-		start := Action{Kind: Start, Replica: c.Replica, Spec: c.Spec}
-		if l.holds[c.Replica].Key != start.Key() {
-			l.holds[c.Replica] = Hold{}.Next(start.Key(), l.cfg.Now(), l.cfg.Random())
+		now, start := l.cfg.Now(), Action{Kind: Start, Replica: c.Replica, Spec: c.Spec}
+		h := l.holds[c.Replica]
+		if h.Key != start.Key() {
+			h = Hold{Key: start.Key(), Count: 1, At: now}
 		}
+		if read := now.Add(failureLogWait); h.Until.Before(read) {
+			h.Until = read
+		}
+		l.holds[c.Replica] = h
 	}
 }
 
@@ -227,7 +237,6 @@ func (l *loop) finish(o outcome) {
 	delete(l.observed, t.action.Container.ID)
 	if o.after != nil {
 		l.observe(*o.after)
-		l.noteExit(*o.after, t.action.Kind != Stop && o.err == nil)
 	}
 	if o.err != nil {
 		l.listAt = time.Time{} // what is there now is not certain
@@ -239,6 +248,10 @@ func (l *loop) finish(o outcome) {
 	delete(l.problems, id)
 	if o.err != nil {
 		l.problems[id] = problem{t.action.Spec, o.err}
+		return
+	}
+	if o.after != nil {
+		l.noteExit(*o.after, t.action.Kind != Stop)
 	}
 }
 

@@ -71,6 +71,25 @@ func with(c spec.Container, state spec.ContainerState, text string) spec.Contain
 	return c
 }
 
+// An agent that starts again has no verdicts yet.
+func TestHealthOfTheSameRunIsKept(t *testing.T) {
+	s := base()
+	rev := s.Revisions["rev_1"]
+	rev.Spec.Health = &spec.HealthCheck{TCP: ":80"}
+	s.Revisions["rev_1"] = rev
+	c := fitting(s, runtime.Running)
+	c.StartedAt = time.Unix(500, 0)
+	in := Input{Self: self, Cluster: cluster, State: s, Ready: true, Observed: []runtime.Container{c}}
+	before := Status(in, map[string]Seen{"rep_1": {Verdict: Verdict{Container: "c1", StartedAt: c.StartedAt, Health: spec.HealthHealthy}}}, nil, time.Unix(600, 0))
+	if again := Status(in, nil, before, time.Unix(700, 0)); len(Changed(again, before)) != 0 {
+		t.Errorf("%+v", again)
+	}
+	in.Observed[0].StartedAt = time.Unix(650, 0)
+	if other := Status(in, nil, before, time.Unix(700, 0))["rep_1"]; other.Health != spec.HealthStarting {
+		t.Errorf("another run: %+v", other)
+	}
+}
+
 func TestSinceMovesWithStateAndHealthOnly(t *testing.T) {
 	s := base()
 	in := Input{Self: self, Cluster: cluster, State: s, Ready: true, Observed: []runtime.Container{fitting(s, runtime.Running)}}

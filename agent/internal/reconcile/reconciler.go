@@ -82,6 +82,7 @@ type inbox struct {
 	waiters  []*waiter
 	left     []*waiter // that wait no more
 	done     []outcome
+	poked    bool
 	pokes    []string // replicas whose holds to lift
 	images   []string // names of images that arrived
 	relist   bool
@@ -161,10 +162,10 @@ func (r *Reconciler) Verdict(v Verdict) {
 	r.tell(func(in *inbox) { in.verdicts = append(in.verdicts, v) })
 }
 
-// Poke looks at everything again, and repeats at once what is held back for
-// these replicas.
+// Poke looks at everything again. What is held back for these replicas is
+// repeated at once, and so is what failed for want of the network.
 func (r *Reconciler) Poke(replicas ...string) {
-	r.tell(func(in *inbox) { in.pokes, in.relist = append(in.pokes, replicas...), true })
+	r.tell(func(in *inbox) { in.pokes, in.poked, in.relist = append(in.pokes, replicas...), true, true })
 }
 
 // ImageArrived repeats at once what is held back for replicas of this image.

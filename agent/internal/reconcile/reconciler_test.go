@@ -125,7 +125,7 @@ func TestPowerCut(t *testing.T) {
 			t.Fatalf("without bridge: %+v", row)
 		}
 		m.engine.SetBridge(true)
-		sleep(5 * time.Second)
+		m.r.Poke() // as whoever made the bridge does
 		m.wantState("rep_1", spec.ContainerRunning)
 	})
 }

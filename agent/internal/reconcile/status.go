@@ -36,7 +36,7 @@ func Status(in Input, seen map[string]Seen, before map[string]spec.Container, no
 		row := spec.Container{Replica: id, Machine: in.Self}
 		c, exists := containers[id]
 		if exists {
-			row = describe(w, c, seen[id])
+			row = describe(w, c, seen[id], before[id])
 			row.Machine = in.Self
 		} else {
 			row.State, row.Error = absent(w, seen[id].Problem)
@@ -64,7 +64,7 @@ func absent(w *Wish, problem string) (spec.ContainerState, string) {
 }
 
 // describe is a container as a row.
-func describe(w *Wish, c runtime.Container, seen Seen) spec.Container {
+func describe(w *Wish, c runtime.Container, seen Seen, before spec.Container) spec.Container {
 	row := spec.Container{
 		Replica: c.Replica, EngineID: c.ID, Address: c.Address, Revision: c.Revision, StartedAt: c.StartedAt,
 	}
@@ -74,7 +74,7 @@ func describe(w *Wish, c runtime.Container, seen Seen) spec.Container {
 	switch {
 	case c.State.Alive():
 		row.State = spec.ContainerRunning
-		row.Health, row.Error = health(w, c, seen.Verdict)
+		row.Health, row.Error = health(w, c, seen.Verdict, before)
 	case !w.Running:
 		row.State = spec.ContainerStopped
 	case seen.Problem != "":
@@ -102,12 +102,17 @@ func exitText(c runtime.Container) string {
 }
 
 // health is the verdict on this run of a container, and the probe's output
-// where that is bad.
-func health(w *Wish, c runtime.Container, v Verdict) (spec.Health, string) {
+// where that is bad. Without a verdict it is what was recorded of this same
+// run: an agent that starts again takes no replica out of traffic by that.
+func health(w *Wish, c runtime.Container, v Verdict, before spec.Container) (spec.Health, string) {
 	if w.Revision.Spec.Health == nil {
 		return spec.HealthNone, ""
 	}
 	if v.Container != c.ID || !v.StartedAt.Equal(c.StartedAt) {
+		sameRun := before.EngineID == c.ID && before.StartedAt.Equal(c.StartedAt) && before.State == spec.ContainerRunning
+		if sameRun && before.Health != spec.HealthNone && before.Health != "" {
+			return before.Health, before.Error
+		}
 		return spec.HealthStarting, ""
 	}
 	if v.Health == spec.HealthUnhealthy {

@@ -26,7 +26,7 @@ var testNetwork = runtime.Network{
 }
 
 // realPodman is a Podman with the test's image, network and bridge.
-func realPodman(t *testing.T) *Engine {
+func realPodman(t testing.TB) *Engine {
 	t.Helper()
 	socket := os.Getenv(socketEnv)
 	if socket == "" {
@@ -42,7 +42,7 @@ func realPodman(t *testing.T) *Engine {
 
 var prepareOnce sync.Once
 
-func prepare(t *testing.T, e *Engine) {
+func prepare(t testing.TB, e *Engine) {
 	t.Helper()
 	prepareOnce.Do(func() {
 		removeAll(t, e)
@@ -56,7 +56,7 @@ func prepare(t *testing.T, e *Engine) {
 }
 
 // bridge makes the machine's bridge, which is the mesh's task in the product.
-func bridge(t *testing.T, n runtime.Network) {
+func bridge(t testing.TB, n runtime.Network) {
 	t.Helper()
 	if exec.Command("ip", "link", "show", n.Bridge).Run() == nil {
 		return
@@ -66,7 +66,7 @@ func bridge(t *testing.T, n runtime.Network) {
 	command(t, "ip", "addr", "add", netip.PrefixFrom(n.Gateway(), n.Subnet.Bits()).String(), "dev", n.Bridge)
 }
 
-func command(t *testing.T, name string, args ...string) string {
+func command(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
@@ -75,7 +75,7 @@ func command(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-func removeAll(t *testing.T, e *Engine) {
+func removeAll(t testing.TB, e *Engine) {
 	t.Helper()
 	list, err := e.List(context.Background())
 	must(t, err)
@@ -84,7 +84,7 @@ func removeAll(t *testing.T, e *Engine) {
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +94,7 @@ func must(t *testing.T, err error) {
 var lastAddress atomic.Int32
 
 // request asks for a container of the test's image that runs a verb of the app.
-func request(t *testing.T, verb ...string) runtime.ContainerRequest {
+func request(_ testing.TB, verb ...string) runtime.ContainerRequest {
 	n := lastAddress.Add(1)
 	name := fmt.Sprintf("t%d", n)
 	return runtime.ContainerRequest{
@@ -145,7 +145,7 @@ func listed(t *testing.T, e *Engine, id string) runtime.Container {
 }
 
 // watcher hands each wake to a channel.
-func watcher(t *testing.T, e *Engine) <-chan struct{} {
+func watcher(t testing.TB, e *Engine) <-chan struct{} {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	wakes, done := make(chan struct{}, 100), make(chan error, 1)
