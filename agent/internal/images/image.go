@@ -60,7 +60,7 @@ const maxName = 384 // characters: more than registries take
 var nameForm = func() *regexp.Regexp {
 	const (
 		word     = `[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*`
-		registry = `(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?`
+		registry = `(?:[A-Za-z0-9]+(?:[.-]+[A-Za-z0-9]+)*(?::[0-9]+)?/)?`
 	)
 	return regexp.MustCompile(`^` + registry + word + `(?:/` + word + `)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$`)
 }()
