@@ -113,17 +113,25 @@ func startIn(cmd *exec.Cmd, cgroup string, join func() error) error {
 	})
 }
 
-// onLostThread runs f on an operating system thread of its own that ends with it.
+// onLostThread runs f on an operating system thread of its own that ends with
+// it. The first thread of a process cannot end: it would stay where f led it,
+// and with it all that /proc/self tells. It is held while another is found.
 func onLostThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			done <- onLostThread(f)
+			runtime.UnlockOSThread()
+			return
+		}
 		done <- f()
 	}()
 	return <-done
 }
 
-// join moves the calling thread, and what it starts, into the namespaces of p.
+// join moves the calling thread, and what it starts, into the namespaces of p,
+// all but that of cgroups.
 func (p process) join() error {
 	fd, err := unix.PidfdOpen(p.pid, 0)
 	if err != nil {
@@ -134,8 +142,10 @@ func (p process) join() error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
-	const all = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP
-	if err := unix.Setns(fd, all); err != nil {
+	// Not the cgroup namespace: where cgroup2 is mounted with nsdelegate, a
+	// thread in it could not bring a child into it from outside. See Command.
+	const most = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET
+	if err := unix.Setns(fd, most); err != nil {
 		return fmt.Errorf("enter namespaces of process %d: %w", p.pid, err)
 	}
 	return nil

@@ -28,7 +28,8 @@ type Cmd struct {
 // Command prepares a command in the machine: as root, in /root, with HOME,
 // PATH and TERM set, found by the machine's own PATH.
 func (m *Machine) Command(ctx context.Context, argv ...string) *Cmd {
-	cmd := exec.CommandContext(ctx, "/usr/bin/env", append([]string{"--"}, argv...)...)
+	// nsenter(1) enters what the parent cannot, and becomes the command.
+	cmd := exec.CommandContext(ctx, "/usr/bin/nsenter", append([]string{"--cgroup=/proc/1/ns/cgroup", "--"}, argv...)...)
 	term := os.Getenv("TERM")
 	if term == "" {
 		term = "dumb"
