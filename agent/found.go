@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"maps"
+	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -93,7 +94,7 @@ func (a *Agent) Init(ctx context.Context, opts server.InitOptions) error {
 	if err := spec.CheckMachineName(name); err != nil {
 		return faults.New(faults.Invalid, "%w", err).WithHint("choose another: uc machine init --name NAME")
 	}
-	endpoints, err := a.endpoints(opts.Endpoints)
+	endpoints, err := endpointsOf(mesh.New(mesh.Options{}), a.cfg, opts.Endpoints)
 	if err != nil {
 		return err
 	}
@@ -102,6 +103,7 @@ func (a *Agent) Init(ctx context.Context, opts server.InitOptions) error {
 		ID: id.MachineID, Name: name, PublicKey: public.String(), SigningKey: signing, Subnet: subnet, Endpoints: endpoints,
 		Labels: a.cfg.Labels, Roles: a.rolesOrAll(), Schedulable: true, Version: Version(), OS: osName(), Arch: runtime.GOARCH, JoinedAt: time.Now(),
 	}
+	id.Endpoints = opts.Endpoints
 	id.Founded = &Founding{Domain: opts.Domain}
 	return a.begin(ctx, id)
 }
@@ -160,21 +162,38 @@ func (a *Agent) Join(ctx context.Context, opts server.JoinOptions, progress func
 	if err := id.accept(res); err != nil {
 		return err
 	}
+	id.Endpoints = opts.Endpoints
 	progress(fmt.Sprintf("admitted as %s with %s; catching up with the others", res.GetName(), res.GetSubnet()))
 	return a.begin(ctx, id)
 }
 
-// askAdmission asks the members of the ticket through the one-purpose tunnel.
+// How long the members have to answer: all together, and behind one door of
+// several. A first packet that is lost is sent again after 5 s.
+const (
+	admissionPatience = 30 * time.Second
+	doorPatience      = 7 * time.Second
+)
+
+// askAdmission asks the members of the ticket through the one-purpose tunnel,
+// at one door after the other until somebody answers.
 func (a *Agent) askAdmission(ctx context.Context, id Identity, ticket join.Ticket, opts server.JoinOptions) (*uncloudv1.AdmitResponse, error) {
 	req, err := a.admitRequest(id, opts)
 	if err != nil {
 		return nil, err
 	}
-	private, err := mesh.ParseKey(ticket.PrivateKey)
-	if err != nil {
-		return nil, faults.New(faults.TicketAltered, "the ticket is damaged: %w", err).
-			WithHint("make a new one on a member: uc machine ticket > uncloud.ticket")
+	members := ticketPeers(ticket)
+	ctx, cancel := context.WithTimeout(ctx, admissionPatience)
+	defer cancel()
+	doors := mathrand.Perm(max(ticket.Doors, 1))
+	for i := 0; ; i++ {
+		res, err := a.knock(ctx, ticket, doors[i%len(doors)], members, req)
+		if faults.CodeOf(err) != faults.Unreachable || ctx.Err() != nil || len(doors) == 1 {
+			return res, err
+		}
 	}
+}
+
+func ticketPeers(ticket join.Ticket) []mesh.Peer {
 	var members []mesh.Peer
 	for _, m := range ticket.Members {
 		key, err := mesh.ParseKey(m.PublicKey)
@@ -183,11 +202,25 @@ func (a *Agent) askAdmission(ctx context.Context, id Identity, ticket join.Ticke
 		}
 		members = append(members, mesh.Peer{Machine: m.Machine, PublicKey: key, Endpoints: m.Endpoints})
 	}
+	return members
+}
+
+// knock asks at one door.
+func (a *Agent) knock(ctx context.Context, ticket join.Ticket, door int, members []mesh.Peer, req *uncloudv1.AdmitRequest) (*uncloudv1.AdmitResponse, error) {
+	private, err := doorKey(ticket, door)
+	if err != nil {
+		return nil, err
+	}
 	link, err := mesh.DialJoin(ctx, mesh.JoinConfig{PrivateKey: private, Members: members, MTU: a.cfg.MTU, Logger: a.log.With("subsystem", "mesh")})
 	if err != nil {
 		return nil, err
 	}
 	defer link.Close() //nolint:errcheck // it has no state outside of this process
+	if ticket.Doors > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, doorPatience)
+		defer cancel()
+	}
 	return askFirst(ctx, link, members, req)
 }
 
@@ -209,7 +242,7 @@ func (a *Agent) admitRequest(id Identity, opts server.JoinOptions) (*uncloudv1.A
 	for _, r := range a.cfg.Roles {
 		req.Roles = append(req.Roles, string(r))
 	}
-	endpoints, err := a.endpoints(opts.Endpoints)
+	endpoints, err := endpointsOf(mesh.New(mesh.Options{}), a.cfg, opts.Endpoints)
 	if err != nil {
 		return nil, err
 	}
@@ -219,16 +252,16 @@ func (a *Agent) admitRequest(id Identity, opts server.JoinOptions) (*uncloudv1.A
 	return req, nil
 }
 
-// endpoints are where this machine can be reached: as a person said, as
+// endpointsOf are where this machine can be reached: as a person said, as
 // configured, and what is on its links. They must be known from the first
 // moment: the next machine may ask for them in the next.
-func (a *Agent) endpoints(said []netip.AddrPort) ([]netip.AddrPort, error) {
-	found, err := mesh.New(mesh.Options{}).LocalEndpoints(a.cfg.ListenPort)
+func endpointsOf(links *mesh.Mesh, cfg Config, said []netip.AddrPort) ([]netip.AddrPort, error) {
+	found, err := links.LocalEndpoints(cfg.ListenPort)
 	if err != nil {
 		return nil, fmt.Errorf("find the addresses of this machine: %w", err)
 	}
 	var out []netip.AddrPort
-	for _, e := range slices.Concat(said, a.cfg.Endpoints, found) {
+	for _, e := range slices.Concat(said, cfg.Endpoints, found) {
 		if !slices.Contains(out, e) {
 			out = append(out, e)
 		}
@@ -236,16 +269,10 @@ func (a *Agent) endpoints(said []netip.AddrPort) ([]netip.AddrPort, error) {
 	return out, nil
 }
 
-// admissionPatience is how long the members together have to answer. A first
-// packet may need a few handshake attempts, 5 s apart, when it is lost.
-const admissionPatience = 30 * time.Second
-
 // askFirst asks all members at once and takes the first decision, be it a
 // refusal: the others would decide alike. Only when none answers is the
 // network to blame.
 func askFirst(ctx context.Context, link joinLink, members []mesh.Peer, req *uncloudv1.AdmitRequest) (*uncloudv1.AdmitResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, admissionPatience)
-	defer cancel()
 	type answer struct {
 		conn net.Conn
 		err  error
@@ -269,14 +296,14 @@ func askFirst(ctx context.Context, link joinLink, members []mesh.Peer, req *uncl
 		return server.Admit(ctx, func(context.Context) (net.Conn, error) { return a.conn, nil }, req)
 	}
 	return nil, faults.New(faults.Unreachable, "none of the %d machines in the ticket answers", len(members)).
-		WithHint("check that UDP from here reaches %s, and that the ticket is not used up: a used ticket is not answered for ever", endpointsOf(members)).Because(last)
+		WithHint("check that UDP from here reaches %s, and that the ticket is not used up: a used ticket is not answered for ever", addresses(members)).Because(last)
 }
 
 type joinLink interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-func endpointsOf(members []mesh.Peer) string {
+func addresses(members []mesh.Peer) string {
 	var out []string
 	for _, m := range members {
 		for _, e := range m.Endpoints {

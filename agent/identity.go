@@ -26,6 +26,8 @@ type Identity struct {
 	Network netip.Prefix   `json:"network"`
 	Self    spec.Machine   `json:"self"`
 	Members []spec.Machine `json:"members,omitempty"`
+	// Endpoints are what a person said when the machine became a member.
+	Endpoints []netip.AddrPort `json:"endpoints,omitempty"`
 	// The machine is ready once its store holds ReadyVersion of ReadySite.
 	ReadySite    string `json:"readySite,omitempty"`
 	ReadyVersion uint64 `json:"readyVersion,omitempty"`

@@ -15,7 +15,6 @@ import (
 	"uncloud/agent/internal/names"
 	"uncloud/agent/internal/server"
 	statesync "uncloud/agent/internal/sync"
-	"uncloud/internal/faults"
 	"uncloud/internal/spec"
 )
 
@@ -107,8 +106,10 @@ func ticketKeys(state *spec.State, now time.Time) []mesh.Key {
 		if now.After(t.ExpiresAt.Add(join.Grace)) {
 			continue
 		}
-		if key, err := mesh.ParseKey(t.PublicKey); err == nil {
-			keys = append(keys, key)
+		for _, text := range t.PublicKeys {
+			if key, err := mesh.ParseKey(text); err == nil {
+				keys = append(keys, key)
+			}
 		}
 	}
 	return keys
@@ -263,15 +264,9 @@ func (m *member) describeSelf(ctx context.Context, state *spec.State) error {
 	if !ok {
 		return nil // not arrived yet, or removed: not ours to make
 	}
-	found, err := m.mesh.LocalEndpoints(m.cfg.ListenPort)
+	endpoints, err := endpointsOf(m.mesh, m.cfg, m.id.Endpoints)
 	if err != nil {
-		return faults.New(faults.Internal, "find the addresses of this machine: %w", err)
-	}
-	endpoints := slices.Clone(m.cfg.Endpoints)
-	for _, e := range found {
-		if !slices.Contains(endpoints, e) {
-			endpoints = append(endpoints, e)
-		}
+		return err
 	}
 	want := self
 	want.Endpoints, want.Version, want.OS = endpoints, Version(), osName()

@@ -1,10 +1,11 @@
 package agent
 
 import (
+	"bytes"
 	"cmp"
 	"context"
-	"crypto/rand"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"time"
@@ -24,17 +25,13 @@ const ticketMembers = 8
 // its holder in; the others follow as the row reaches them.
 func (m *member) issueTicket(ctx context.Context, valid time.Duration, uses int) (string, string, time.Time, error) {
 	fail := func(err error) (string, string, time.Time, error) { return "", "", time.Time{}, err }
-	id, err := spec.NewID(spec.TicketPrefix, rand.Reader)
+	id, err := spec.NewID(spec.TicketPrefix, cryptoRandom)
 	if err != nil {
 		return fail(fmt.Errorf("draw ticket id: %w", err))
 	}
-	private, err := mesh.NewPrivateKey(rand.Reader)
-	if err != nil {
-		return fail(err)
-	}
-	public, err := private.Public()
-	if err != nil {
-		return fail(err)
+	secret := make([]byte, 32)
+	if _, err := io.ReadFull(cryptoRandom, secret); err != nil {
+		return fail(fmt.Errorf("draw ticket: %w", err))
 	}
 	now, members := time.Now(), m.ticketMembers()
 	if len(members) == 0 {
@@ -42,16 +39,20 @@ func (m *member) issueTicket(ctx context.Context, valid time.Duration, uses int)
 			WithHint("name one in the configuration: endpoints, as 203.0.113.5:51820"))
 	}
 	t := join.Ticket{
-		ID: id, Cluster: m.id.ClusterID, ExpiresAt: now.Add(valid).Truncate(time.Second), Uses: uses, PrivateKey: private.String(),
+		ID: id, Cluster: m.id.ClusterID, ExpiresAt: now.Add(valid).Truncate(time.Second), Uses: uses, Secret: secret, Doors: join.DoorsFor(uses),
 		Issuer: m.id.MachineID, Members: members,
 	}
 	text, err := t.Sign(m.id.Signer())
 	if err != nil {
 		return fail(err)
 	}
+	doors, err := publicDoors(t)
+	if err != nil {
+		return fail(err)
+	}
 	_, err = m.store.Update(ctx, func(tx *storeTx) error {
 		tx.Put(spec.Ticket{
-			ID: id, Issuer: m.id.MachineID, PublicKey: public.String(), Uses: uses, ExpiresAt: t.ExpiresAt, CreatedAt: now,
+			ID: id, Issuer: m.id.MachineID, PublicKeys: doors, Uses: uses, ExpiresAt: t.ExpiresAt, CreatedAt: now,
 		})
 		for _, old := range endedTickets(tx.State(), now) {
 			tx.Delete(old.Table(), old.Key())
@@ -68,6 +69,27 @@ func (m *member) issueTicket(ctx context.Context, valid time.Duration, uses int)
 		return fail(err)
 	}
 	return id, text, t.ExpiresAt, nil
+}
+
+// doorKey is the private WireGuard key of a ticket's door.
+func doorKey(t join.Ticket, i int) (mesh.Key, error) {
+	return mesh.NewPrivateKey(bytes.NewReader(t.Door(i)))
+}
+
+func publicDoors(t join.Ticket) ([]string, error) {
+	var out []string
+	for i := range t.Doors {
+		private, err := doorKey(t, i)
+		if err != nil {
+			return nil, err
+		}
+		public, err := private.Public()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, public.String())
+	}
+	return out, nil
 }
 
 // endedTickets are the rows that nobody needs any more: tickets past their

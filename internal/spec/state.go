@@ -176,13 +176,14 @@ type Volume struct {
 
 // Ticket lets a machine join. The secret half is only in the ticket file.
 type Ticket struct {
-	ID        string    `col:"id"`
-	Issuer    string    `col:"issuer"`     // machine
-	PublicKey string    `col:"public_key"` // of the one-purpose WireGuard peer, base64
-	Uses      int       `col:"uses"`       // how many machines may join with it
-	ExpiresAt time.Time `col:"expires_at"`
-	Revoked   bool      `col:"revoked"`
-	CreatedAt time.Time `col:"created_at"`
+	ID     string `col:"id"`
+	Issuer string `col:"issuer"` // machine
+	// PublicKeys are those of its doors, base64: WireGuard peers with one purpose.
+	PublicKeys []string  `col:"public_keys"`
+	Uses       int       `col:"uses"` // how many machines may join with it
+	ExpiresAt  time.Time `col:"expires_at"`
+	Revoked    bool      `col:"revoked"`
+	CreatedAt  time.Time `col:"created_at"`
 }
 
 // TicketUse is one machine that joined with a ticket. Key: ticket + "/" + machine.

@@ -33,7 +33,7 @@ func public(key ed25519.PrivateKey) string {
 
 func sample() Ticket {
 	return Ticket{
-		ID: "tkt_a", Cluster: "cls_a", ExpiresAt: now.Add(time.Hour), Uses: 1, PrivateKey: "secret", Issuer: "mch_1",
+		ID: "tkt_a", Cluster: "cls_a", ExpiresAt: now.Add(time.Hour), Uses: 1, Secret: []byte("secret"), Doors: 1, Issuer: "mch_1",
 		Members: []Member{{Machine: "mch_1", PublicKey: "pk", Endpoints: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:51820")}}},
 	}
 }
@@ -173,6 +173,23 @@ func TestAdmittedTwiceIsAdmittedOnce(t *testing.T) {
 	again, err := Admit(state, ticket, req, now.Add(time.Minute), pickSeven)
 	if err != nil || !again.Again || again.Machine.Subnet != first.Machine.Subnet {
 		t.Errorf("second answer %+v, %v; want the first again", again, err)
+	}
+}
+
+func TestDoors(t *testing.T) {
+	a, b := Ticket{Secret: []byte("a")}, Ticket{Secret: []byte("b")}
+	seen := map[string]bool{}
+	for _, ticket := range []Ticket{a, b} {
+		for i := range DoorsFor(5) {
+			seed := string(ticket.Door(i))
+			if len(seed) != 32 || seen[seed] {
+				t.Errorf("door %d has a seed of %d bytes, seen before: %v", i, len(seed), seen[seed])
+			}
+			seen[seed] = true
+		}
+	}
+	if DoorsFor(1) != 1 || DoorsFor(2) != 8 || DoorsFor(1000) != maxDoors {
+		t.Errorf("doors for 1, 2, 1000 machines: %d, %d, %d", DoorsFor(1), DoorsFor(2), DoorsFor(1000))
 	}
 }
 

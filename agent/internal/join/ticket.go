@@ -4,14 +4,18 @@
 // It refuses to touch the network, the store or the clock: packets belong to
 // the mesh, rows to the store, and both are wired up in agent.go.
 //
-// A ticket carries a WireGuard key of its own. Members keep that key as a peer
-// that reaches the admission port and nothing else, so joining needs no port
-// but the one of WireGuard. The same key is the secret that proves the holder:
-// nobody without it gets a packet through.
+// A ticket opens doors: WireGuard keys that follow from its secret, which the
+// members keep as peers that reach the admission port and nothing else. So
+// joining needs no port but the one of WireGuard, and nobody without the secret
+// gets a packet through. A ticket for many machines has many doors, because two
+// holders behind one key would take each other's session away: each picks one
+// at random, and another when nobody answers.
 package join
 
 import (
 	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -28,8 +32,10 @@ type Ticket struct {
 	Cluster   string    `json:"cluster"`
 	ExpiresAt time.Time `json:"expires"`
 	Uses      int       `json:"uses"`
-	// PrivateKey is the one-purpose WireGuard key, base64. It is the secret.
-	PrivateKey string `json:"key"`
+	// Secret is what the WireGuard keys of its doors follow from. Whoever has it can join.
+	Secret []byte `json:"secret"`
+	// Doors is how many of these keys the members know.
+	Doors int `json:"doors"`
 	// Issuer is the machine that signed, IssuerKey its Ed25519 public key, base64.
 	Issuer    string   `json:"issuer"`
 	IssuerKey string   `json:"issuerKey"`
@@ -103,6 +109,25 @@ func ticketLine(text string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// maxDoors bounds what a ticket costs the members: a peer for each door.
+const maxDoors = 32
+
+// DoorsFor is how many doors a ticket for so many machines has: one for one
+// machine, otherwise four for each, so that few holders meet behind one.
+func DoorsFor(uses int) int {
+	if uses <= 1 {
+		return 1
+	}
+	return min(4*uses, maxDoors)
+}
+
+// Door is the seed of a door's WireGuard key, 32 bytes.
+func (t Ticket) Door(i int) []byte {
+	mac := hmac.New(sha256.New, t.Secret)
+	fmt.Fprintf(mac, "uncloud door %d", i)
+	return mac.Sum(nil)
 }
 
 // CheckTime tells whether the ticket is still good at now by the holder's own

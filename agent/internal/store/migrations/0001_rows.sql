@@ -77,7 +77,7 @@ CREATE TABLE volumes (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE tickets (
-  id TEXT PRIMARY KEY NOT NULL, issuer ANY, public_key ANY, uses ANY, expires_at ANY, revoked ANY, created_at ANY,
+  id TEXT PRIMARY KEY NOT NULL, issuer ANY, public_keys ANY, uses ANY, expires_at ANY, revoked ANY, created_at ANY,
   _record BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
