@@ -105,23 +105,30 @@ type candidate struct {
 
 // sorted are the service's replicas as candidates, those first that should stay
 // when there are too many. Read from the end it is the order in which surplus
-// retires: wrong revision, dead or unhealthy, newest, highest id.
+// retires: wrong revision, unhealthy, newest, highest id. Those of machines that
+// are down come last of all, because they only count for what the living leave
+// open: a replica that serves, whatever its revision, never goes for one that may
+// not be there.
 func (c *convergence) sorted() []candidate {
 	var all []candidate
 	for _, r := range c.now.ReplicasOf(c.svc.ID) {
 		all = append(all, c.judge(r))
 	}
-	idle := func(x candidate) int {
-		if x.serving {
-			return 0
-		}
-		return 1
-	}
 	slices.SortFunc(all, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(a.fitness, b.fitness), cmp.Compare(idle(a), idle(b)),
+		return cmp.Or(falseFirst(a.dead, b.dead), cmp.Compare(a.fitness, b.fitness), falseFirst(b.serving, a.serving),
 			a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
 	})
 	return all
+}
+
+func falseFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
 }
 
 func (c *convergence) judge(r spec.Replica) candidate {
@@ -250,17 +257,23 @@ func (c *convergence) keep(stay []candidate) error {
 	return nil
 }
 
-// steps puts everything in order: first what only changes rows, then what adds
-// capacity, then what takes some away.
+// steps puts everything in order. Start-first adds before it takes away, and
+// makes sure of what stays before the last that serves goes; stop-first is the
+// other way round, because two side by side are what it is there to prevent.
 func (c *convergence) steps() []Step {
+	first := c.order == spec.StartFirst
 	for _, r := range c.kept {
 		mine := c.o.Rollout != "" && r.Rollout == c.o.Rollout
-		if (mine || c.o.All || c.touchesServing) && !c.o.Verified[r.ID] && !spec.Eligible(c.now, c.Alive, r) {
+		sure := mine || c.o.All || c.touchesServing && first
+		if sure && !c.o.Verified[r.ID] && !spec.Eligible(c.now, c.Alive, r) {
 			c.start = append(c.start, c.step(Step{Kind: KindStart, Replica: r.ID, Machine: r.Machine,
 				Text: fmt.Sprintf("wait for %s on %s", r.Name, c.name(r.Machine))}))
 		}
 	}
-	return slices.Concat(c.forget, c.adopt, c.start, c.create, c.remove, c.replace)
+	if first {
+		return slices.Concat(c.forget, c.adopt, c.create, c.start, c.remove, c.replace)
+	}
+	return slices.Concat(c.forget, c.remove, c.adopt, c.create, c.start, c.replace)
 }
 
 func (c *convergence) name(machine string) string {

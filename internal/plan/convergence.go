@@ -45,7 +45,7 @@ func (c *convergence) retire(x candidate, why string) {
 }
 
 func (c *convergence) touch(x candidate) {
-	c.touchesServing = c.touchesServing || x.fitness == wrong && x.serving
+	c.touchesServing = c.touchesServing || x.fitness != right && x.serving
 }
 
 func (c *convergence) run(p Place) {

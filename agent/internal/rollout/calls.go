@@ -42,6 +42,11 @@ func (d *Driver) run(ctx context.Context, rep spec.Replica, v Version, skipHealt
 	var verdict Verdict
 	err = retry(ctx, func() error {
 		verdict, err = d.Peers.RunReplica(ctx, rep.Machine, rep.ID, v, skipHealth)
+		if faults.CodeOf(verdict.Fault) == faults.NotFound {
+			// A driver that died wrote the row. It reached this machine, and is on
+			// its way to that one.
+			return verdict.Fault
+		}
 		return err
 	})
 	name := d.Store.State().MachineName(rep.Machine)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -105,12 +104,12 @@ func (d *drive) update(ctx context.Context, fn func(Tx) error) (Version, error) 
 		}
 		return fn(tx)
 	})
-	if err == nil {
-		d.mu.Lock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil && v.Seq > d.version.Seq { // a transaction that changed nothing has no version
 		d.version = v
-		d.mu.Unlock()
 	}
-	return v, err
+	return d.version, err
 }
 
 func (d *drive) newest() Version {
@@ -169,40 +168,49 @@ func (d *drive) parallelism(s *spec.State) int { return max(d.policy(s).Parallel
 
 func (d *drive) delay(s *spec.State) time.Duration { return time.Duration(d.policy(s).Delay) }
 
-// next is the first of the steps that may be done side by side: everything that
-// only writes rows, then all starts, then all removals, then as many
-// replacements as the policy allows. A volume goes with the step that needs it,
+// next is the first of the steps that may be done side by side: rows are
+// written together, replicas start together and go together, and as many are
+// replaced as the policy allows. A volume goes with the step that needs it,
 // which is the one after it.
 func next(steps []plan.Step, parallelism int) []plan.Step {
-	classes := make([]int, len(steps))
+	classes := make([]class, len(steps))
 	for i := len(steps) - 1; i >= 0; i-- {
-		switch steps[i].Kind {
-		case plan.KindVolume:
-			if i+1 < len(steps) {
-				classes[i] = classes[i+1]
-			}
-		case plan.KindForget, plan.KindAdopt, plan.KindCreate:
-			classes[i] = 0
-		case plan.KindStart:
-			classes[i] = 1
-		case plan.KindRemove:
-			classes[i] = 2
-		default:
-			classes[i] = 3
+		if classes[i] = classOf(steps[i].Kind); steps[i].Kind == plan.KindVolume && i+1 < len(steps) {
+			classes[i] = classes[i+1]
 		}
 	}
-	first, replacements := slices.Min(classes), 0
-	var batch []plan.Step
+	replacements := 0
 	for i, s := range steps {
-		if classes[i] != first || replacements == parallelism {
-			continue
+		if classes[i] != classes[0] || replacements == parallelism {
+			return steps[:i]
 		}
-		batch = append(batch, s)
 		if s.Order != "" {
 			replacements++
 		}
 	}
-	return batch
+	return steps
+}
+
+// class is what may be done side by side.
+type class int
+
+const (
+	rows class = iota
+	starts
+	removals
+	replacements
+)
+
+func classOf(k plan.Kind) class {
+	switch k {
+	case plan.KindStart:
+		return starts
+	case plan.KindRemove:
+		return removals
+	case plan.KindReplace, plan.KindMove:
+		return replacements
+	}
+	return rows
 }
 
 func keys(steps []plan.Step) string {
@@ -216,29 +224,20 @@ func keys(steps []plan.Step) string {
 
 // do carries a batch out: its rows in one transaction, the rest side by side.
 func (d *drive) do(ctx context.Context, batch []plan.Step) error {
-	var rows, removals, starts, replacements []plan.Step
+	by := map[class][]plan.Step{}
 	for _, s := range batch {
-		switch s.Kind {
-		case plan.KindStart:
-			starts = append(starts, s)
-		case plan.KindRemove:
-			removals = append(removals, s)
-		case plan.KindReplace, plan.KindMove:
-			replacements = append(replacements, s)
-		default:
-			rows = append(rows, s)
-		}
+		by[classOf(s.Kind)] = append(by[classOf(s.Kind)], s)
 	}
-	if err := d.write(ctx, rows); err != nil {
+	if err := d.write(ctx, by[rows]); err != nil {
 		return err
 	}
-	if err := d.removeAll(ctx, removals); err != nil {
+	if err := d.removeAll(ctx, by[removals]); err != nil {
 		return err
 	}
-	if err := each(ctx, starts, d.start); err != nil {
+	if err := each(ctx, by[starts], d.start); err != nil {
 		return err
 	}
-	return each(ctx, replacements, d.replace)
+	return each(ctx, by[replacements], d.replace)
 }
 
 // each does steps side by side. The first that fails cuts the others off, and
