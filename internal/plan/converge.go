@@ -136,7 +136,7 @@ func (c *convergence) judge(r spec.Replica) candidate {
 	if _, member := c.now.Machines[r.Machine]; member {
 		x.misfit = c.Scheduler.Stays(c.now, c.ask, r.Machine)
 	}
-	old := c.o.Recreate && r.Rollout != c.o.Rollout
+	old := c.o.Recreate && (c.o.Rollout == "" || r.Rollout != c.o.Rollout)
 	switch {
 	case x.misfit != "" || old:
 		x.fitness = wrong

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"uncloud/internal/spec"
@@ -103,7 +104,7 @@ func flat(sp spec.ServiceSpec) map[string]string {
 
 func flatten(out map[string]string, path string, v any) {
 	tree, ok := v.(map[string]any)
-	if !ok {
+	if !ok || len(tree) == 0 && path != "" {
 		out[path] = plain(v)
 		return
 	}
@@ -131,6 +132,9 @@ func plain(v any) string {
 			text, ok := w.(string)
 			if !ok {
 				return string(spec.Canonical(v))
+			}
+			if text == "" || strings.ContainsAny(text, " \t\n") {
+				text = strconv.Quote(text)
 			}
 			words[i] = text
 		}
