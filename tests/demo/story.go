@@ -15,7 +15,7 @@ import (
 
 const (
 	example = "examples/hello"
-	site    = "hello.internal" // the host name that the example publishes
+	site    = "hello.example.internal" // the host name that the example publishes
 	web     = "hello/web"
 	// folder is where the example lies on machines.
 	folder = "/root/hello"
@@ -25,7 +25,7 @@ const (
 const update = `services:
   web:
     environment:
-      GREETING: the new revision
+      VERSION: 2, from the larger side
 `
 
 // story is the cluster while its story is told.
@@ -158,7 +158,7 @@ func (s *story) heal(ctx context.Context) error {
 	for _, m := range machines {
 		err := await(ctx, m.Name+" serves the new revision", func(ctx context.Context) error {
 			body, err := s.page(ctx, m)
-			if err == nil && !strings.Contains(body, "the new revision") {
+			if err == nil && !strings.Contains(body, "version 2, from the larger side") {
 				err = fmt.Errorf("it serves %q", body)
 			}
 			return err
