@@ -82,7 +82,10 @@ func getHTTP(ctx context.Context, url string) error {
 		return nil
 	}
 	body, _ := io.ReadAll(io.LimitReader(response.Body, outputLimit)) // what came is enough to show
-	return fmt.Errorf("GET %s: %s: %s", url, response.Status, strings.TrimSpace(string(body)))
+	if text := strings.TrimSpace(string(body)); text != "" {
+		return fmt.Errorf("GET %s: %s: %s", url, response.Status, text)
+	}
+	return fmt.Errorf("GET %s: %s", url, response.Status)
 }
 
 var prober = &http.Client{

@@ -32,7 +32,7 @@ type Options struct {
 type Verdict struct {
 	Replica     string
 	ContainerID string    // it is of this container: another one may run by now
-	StartedAt   time.Time // and of this run of it
+	StartedAt   time.Time // and of this run of it, as Watch was told
 	Health      spec.Health
 	At          time.Time
 	Output      string // of the last failed probe
@@ -53,6 +53,7 @@ type Prober struct {
 type watch struct {
 	replica string
 	target  Target
+	run     time.Time          // when the container was started, as Watch was told
 	dropped bool               // forgotten, or watched anew
 	cancel  context.CancelFunc // nil until somebody follows
 	health  spec.Health
@@ -102,9 +103,10 @@ func (p *Prober) begin(ctx context.Context, running *sync.WaitGroup) {
 }
 
 // Watch probes a replica's container from now on. To ask again for what is
-// watched already changes nothing. A new check for the same container keeps
-// the verdict; another container begins anew.
+// watched already changes nothing. A new check for the same run of a container
+// keeps the verdict; another container, or another run of it, begins anew.
 func (p *Prober) Watch(replica string, t Target) {
+	run := t.StartedAt
 	if now := time.Now(); t.StartedAt.IsZero() {
 		t.StartedAt = now
 	} else { // an age from here on: setting the clock must not end a start period
@@ -113,16 +115,23 @@ func (p *Prober) Watch(replica string, t Target) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.watches[replica]
-	if old != nil && old.target.same(t) {
+	sameRun := old.ofRun(t.ContainerID, run)
+	if sameRun && old.target.same(t) {
 		return
 	}
-	w := &watch{replica: replica, target: t, health: t.Known}
-	if old != nil && old.target.ContainerID == t.ContainerID {
-		w.health, w.output, w.target.StartedAt = old.health, old.output, old.target.StartedAt
+	w := &watch{replica: replica, target: t, run: run, health: t.Known}
+	if sameRun {
+		w.health, w.output, w.run, w.target.StartedAt = old.health, old.output, old.run, old.target.StartedAt
 	}
 	old.drop()
 	p.watches[replica] = w
 	p.poke()
+}
+
+// ofRun tells whether the watch is of this run of this container. Who does not
+// know when the container was started means the one that runs.
+func (w *watch) ofRun(container string, started time.Time) bool {
+	return w != nil && w.target.ContainerID == container && (started.IsZero() || started.Equal(w.run))
 }
 
 // Forget stops probing a replica. A verdict that is being told may still
@@ -214,7 +223,7 @@ func (p *Prober) tell(w *watch, verdict spec.Health) {
 		return
 	}
 	w.health = verdict
-	v := Verdict{Replica: w.replica, ContainerID: w.target.ContainerID, StartedAt: w.target.StartedAt, Health: verdict, At: time.Now(), Output: w.output}
+	v := Verdict{Replica: w.replica, ContainerID: w.target.ContainerID, StartedAt: w.run, Health: verdict, At: time.Now(), Output: w.output}
 	p.mu.Unlock()
 	if verdict == spec.HealthUnhealthy {
 		p.options.Log.Warn("replica is unhealthy", "replica", v.Replica, "container", v.ContainerID, "err", v.Output)

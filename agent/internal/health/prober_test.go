@@ -124,7 +124,7 @@ func TestWatchAgain(t *testing.T) {
 		before := b.count()
 		for range 5 {
 			again := execTarget("c1")
-			again.StartedAt, again.Known = time.Now(), spec.HealthHealthy
+			again.Known = spec.HealthHealthy
 			b.Watch("rep_a", again)
 		}
 		wait(time.Second)
@@ -146,6 +146,29 @@ func TestWatchAgain(t *testing.T) {
 		want := []string{"0s rep_a/c1 starting", "0s rep_a/c1 healthy", "3s rep_a/c2 starting"}
 		if got := b.said(); !slices.Equal(got, want) {
 			t.Errorf("%q", got)
+		}
+	})
+}
+
+// TestAnotherRun: a container that was stopped and started is as unknown as a
+// new one, and the verdicts name the run that they are of.
+func TestAnotherRun(t *testing.T) {
+	run(t, well, func(b *bench) {
+		var runs []time.Time
+		b.options.OnChange = func(v Verdict) { runs = append(runs, v.StartedAt) }
+		first := execTarget("c1")
+		first.StartedAt = time.Now().Add(-time.Minute)
+		b.Watch("rep_a", first)
+		wait(time.Second)
+		second := first
+		second.StartedAt = time.Now().Add(time.Hour) // by a clock that was set back since
+		b.Watch("rep_a", second)
+		wait(time.Second)
+		b.Watch("rep_a", second)
+		wait(time.Second)
+		want := []time.Time{first.StartedAt, first.StartedAt, second.StartedAt, second.StartedAt}
+		if !slices.Equal(runs, want) {
+			t.Errorf("verdicts of the runs %v, not of %v", runs, want)
 		}
 	})
 }
