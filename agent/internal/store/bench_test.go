@@ -54,7 +54,7 @@ func benchStore(b *testing.B, size int) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			edits[i] = edit{rowID{"events", row.ID}, set}
+			edits[i] = edit{id: rowID{"events", row.ID}, set: set}
 		}
 		next := Version{Site: s.Site(), Seq: seq}
 		if _, err := s.write(false, func(*conn) (outcome, error) { return s.stamp(edits, next) }); err != nil {

@@ -10,15 +10,16 @@ import (
 type draft struct {
 	st    spec.State
 	owned map[string]bool
+	typed map[string]typed
 }
 
-func draftOf(st *spec.State) *draft {
-	return &draft{st: *st, owned: map[string]bool{}}
+func (s *Store) draftOf(st *spec.State) *draft {
+	return &draft{st: *st, owned: map[string]bool{}, typed: s.typed}
 }
 
 // emptyState has all maps, so that no reader meets a nil one.
 func emptyState() *spec.State {
-	d := draftOf(&spec.State{})
+	d := &draft{owned: map[string]bool{}}
 	for _, t := range typedTables {
 		d.own(t)
 	}
@@ -54,7 +55,7 @@ func (d *draft) remove(t typed, key string) {
 // apply brings one replicated row into the draft. The error says why the row
 // cannot be read; it is then left out.
 func (d *draft) apply(row crdt.Row) error {
-	t := typedTables[row.Table]
+	t := d.typed[row.Table]
 	if t == nil {
 		return nil
 	}

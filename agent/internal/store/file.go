@@ -54,7 +54,7 @@ type file struct {
 
 // openFile opens or creates the database in dir; an empty dir is memory. The
 // migrations of schema are applied where they have not been yet.
-func openFile(dir string, schema fs.FS, random io.Reader) (f *file, err error) {
+func openFile(dir string, schema fs.FS, tables []Table, random io.Reader) (f *file, err error) {
 	f = &file{readers: make(chan *conn, readerCount)}
 	defer func() {
 		if err != nil {
@@ -69,6 +69,9 @@ func openFile(dir string, schema fs.FS, random io.Reader) (f *file, err error) {
 		return f, asFault(fmt.Errorf("open %s: %w", path, err))
 	}
 	if err := f.migrate(schema); err != nil {
+		return f, err
+	}
+	if err := f.extend(tables); err != nil {
 		return f, err
 	}
 	if err := f.ensureOwn(path, random); err != nil {

@@ -3,6 +3,7 @@ package store
 import (
 	"database/sql/driver"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -152,17 +153,27 @@ func TestWhichCommitsAreSynced(t *testing.T) {
 	}
 }
 
-// newer is the schema of an agent to come: one more column and one more table.
-func newer(extra string) fstest.MapFS {
-	first, err := migrations.ReadFile("migrations/0001_rows.sql")
+func scriptNames() []string {
+	names, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
 		panic(err)
 	}
-	return fstest.MapFS{
-		"migrations/0001_rows.sql": {Data: first},
-		"migrations/0002_more.sql": {Data: []byte(`ALTER TABLE projects ADD COLUMN owner ANY;
-			CREATE TABLE gadgets (id TEXT PRIMARY KEY NOT NULL, size ANY, _record BLOB NOT NULL) STRICT, WITHOUT ROWID;` + extra)},
+	return names
+}
+
+// newer is the schema of an agent to come: one more column and one more table.
+func newer(extra string) fstest.MapFS {
+	scripts := fstest.MapFS{}
+	for _, name := range scriptNames() {
+		data, err := migrations.ReadFile(name)
+		if err != nil {
+			panic(err)
+		}
+		scripts[name] = &fstest.MapFile{Data: data}
 	}
+	scripts["migrations/9999_more.sql"] = &fstest.MapFile{Data: []byte(`ALTER TABLE projects ADD COLUMN owner ANY;
+			CREATE TABLE gadgets (id TEXT PRIMARY KEY NOT NULL, size ANY, _record BLOB NOT NULL) STRICT, WITHOUT ROWID;` + extra)}
+	return scripts
 }
 
 func rawRow(table, key string, by crdt.SiteID, cells ...crdt.Assignment) crdt.Row {
@@ -233,7 +244,7 @@ func TestRowsOfANewerAgent(t *testing.T) {
 
 func TestSchemaThatThisAgentMustNotTouch(t *testing.T) {
 	dir := t.TempDir()
-	s := open(t, Options{Dir: dir, schema: newer("UPDATE _meta SET value = 2 WHERE key = 'min_reader';")})
+	s := open(t, Options{Dir: dir, schema: newer(fmt.Sprintf("UPDATE _meta SET value = %d WHERE key = 'min_reader';", len(scriptNames())+1))})
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -301,4 +312,28 @@ func TestSizeOnDisk(t *testing.T) {
 	} else {
 		t.Logf("%d pages, the plain table takes %d", got, control)
 	}
+}
+
+// The first agents made everything in one script. Their files open as they are.
+func TestFileOfTheFirstAgents(t *testing.T) {
+	var all []byte
+	for _, name := range scriptNames()[:2] {
+		data, err := migrations.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, data...)
+	}
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir, schema: fstest.MapFS{"migrations/0001_rows.sql": {Data: all}}})
+	put(t, s, project(1))
+	before := digest(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, Options{Dir: dir})
+	if digest(t, again) != before || again.Site() != s.Site() {
+		t.Fatal("the upgrade changed something")
+	}
+	put(t, again, project(2))
 }

@@ -19,6 +19,13 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
+// onlyBooks is the scripts that make the bookkeeping and no replicated tables.
+type onlyBooks struct{ fs.FS }
+
+func (o onlyBooks) Glob(string) ([]string, error) {
+	return fs.Glob(o.FS, "migrations/*_books*.sql")
+}
+
 const guardFunction = "uncloud_store_writes"
 
 // migrate brings the file's schema up to this agent's, or leaves a newer one

@@ -28,6 +28,11 @@ type Options struct {
 	Random io.Reader        // for site ids; default crypto/rand
 	Logger *slog.Logger     // default: none
 
+	// Schema makes this a store of other tables than those of spec: plain
+	// CREATE TABLE statements, see ParseSchema. State is then empty, and rows
+	// are written and read with PutValues, PatchValues, DeleteKey and Rows.
+	Schema string
+
 	schema fs.FS // default: the migrations of this agent
 }
 
@@ -42,6 +47,9 @@ type Store struct {
 	file   *file
 	hlc    crdt.Clock
 	bad    map[rowID]string // rows that State leaves out, and why
+
+	typed   map[string]typed  // the tables of State
+	generic map[string]*Table // those of Options.Schema
 
 	closing   chan struct{} // closed with the store
 	current   atomic.Pointer[view]
@@ -69,7 +77,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		clock: o.Clock, random: o.Random, log: o.Logger,
 		writer: make(chan struct{}, 1), bad: map[rowID]string{}, closing: make(chan struct{}),
-		listeners: listeners{subs: map[*Subscription]bool{}},
+		listeners: listeners{subs: map[*Subscription]bool{}}, typed: typedTables,
 	}
 	if s.clock == nil {
 		s.clock = time.Now
@@ -77,17 +85,17 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if s.random == nil {
 		s.random = rand.Reader
 	}
-	if o.schema == nil {
-		o.schema = migrations
-	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	var err error
-	if s.file, err = openFile(o.Dir, o.schema, s.random); err != nil {
+	tables, err := s.shapeBy(&o)
+	if err != nil {
+		return nil, err
+	}
+	if s.file, err = openFile(o.Dir, o.schema, tables, s.random); err != nil {
 		return nil, err
 	}
 	if err := s.readAll(); err != nil {
@@ -97,9 +105,25 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
+// shapeBy says which tables the store has: those of spec, or others.
+func (s *Store) shapeBy(o *Options) ([]Table, error) {
+	if o.schema == nil {
+		o.schema = migrations
+	}
+	if o.Schema == "" {
+		return nil, nil
+	}
+	tables, err := ParseSchema(o.Schema)
+	s.typed, s.generic, o.schema = nil, map[string]*Table{}, onlyBooks{o.schema}
+	for i := range tables {
+		s.generic[tables[i].Name] = &tables[i]
+	}
+	return tables, err
+}
+
 // readAll makes the first view from the file.
 func (s *Store) readAll() error {
-	d := draftOf(emptyState())
+	d := s.draftOf(emptyState())
 	err := s.file.scan(s.file.w, func(row crdt.Row) error {
 		s.apply(d, row)
 		s.count(crdt.Record{}, row.Record)
@@ -223,7 +247,7 @@ func (s *Store) publish(c Commit) {
 	old := s.current.Load()
 	next := &view{state: old.state, known: c.Known, gone: make(chan struct{})}
 	if len(c.Batch.Rows) > 0 {
-		d := draftOf(old.state)
+		d := s.draftOf(old.state)
 		for _, row := range c.Batch.Rows {
 			s.apply(d, row)
 		}

@@ -11,10 +11,12 @@ import (
 // Tx is one Update in the making. It is used by one goroutine and only until
 // the function of Update returns.
 type Tx struct {
+	store  *Store
 	draft  *draft
 	before *spec.State
 	order  []rowID
 	seen   map[rowID]bool
+	values map[rowID]*valueRow // those of Options.Schema
 	err    error
 }
 
@@ -33,7 +35,7 @@ func (tx *Tx) Put(rows ...spec.Row) {
 
 func (tx *Tx) put(row spec.Row) error {
 	table, key := row.Table(), row.Key()
-	t := typedTables[table]
+	t := tx.store.typed[table]
 	if t == nil || key == "" {
 		return fmt.Errorf("put row %q into table %q: no such table, or no key", key, table)
 	}
@@ -56,7 +58,7 @@ func (tx *Tx) put(row spec.Row) error {
 // Delete removes a row. Removal wins over changes that other machines make to
 // the row meanwhile. Deleting what is not there changes nothing.
 func (tx *Tx) Delete(table, key string) {
-	t := typedTables[table]
+	t := tx.store.typed[table]
 	if t == nil {
 		tx.err = fmt.Errorf("delete row %q of table %q: no such table", key, table)
 		return
@@ -87,7 +89,7 @@ func (s *Store) Update(ctx context.Context, do func(tx *Tx) error) (Version, err
 	}
 	defer release()
 	before := s.State()
-	tx := &Tx{draft: draftOf(before), before: before, seen: map[rowID]bool{}}
+	tx := &Tx{store: s, draft: s.draftOf(before), before: before, seen: map[rowID]bool{}}
 	if err := do(tx); err != nil {
 		return Version{}, err
 	}
@@ -105,6 +107,10 @@ func (s *Store) Update(ctx context.Context, do func(tx *Tx) error) (Version, err
 type edit struct {
 	id  rowID
 	set []crdt.Assignment // nil: delete
+
+	loaded bool // old and at are given
+	old    crdt.Row
+	at     place
 }
 
 // edits compares what tx made with what was there. Only the end counts: a row
@@ -112,7 +118,13 @@ type edit struct {
 func (s *Store) edits(tx *Tx) ([]edit, error) {
 	var out []edit
 	for _, id := range tx.order {
-		t := typedTables[id.table]
+		if r := tx.values[id]; r != nil {
+			if e, changed := r.edit(id); changed {
+				out = append(out, e)
+			}
+			continue
+		}
+		t := s.typed[id.table]
 		was, had := t.get(tx.before, id.key)
 		is, has := t.get(&tx.draft.st, id.key)
 		_, unreadable := s.bad[id]
@@ -123,16 +135,16 @@ func (s *Store) edits(tx *Tx) ([]edit, error) {
 				return nil, err
 			}
 			if len(set) > 0 {
-				out = append(out, edit{id, set})
+				out = append(out, edit{id: id, set: set})
 			}
 		case has:
 			set, err := t.encode(is)
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, edit{id, set})
+			out = append(out, edit{id: id, set: set})
 		case had || unreadable:
-			out = append(out, edit{id, nil})
+			out = append(out, edit{id: id})
 		}
 	}
 	return out, nil
@@ -217,9 +229,12 @@ func (s *Store) stamp(edits []edit, next Version) (outcome, error) {
 	at := s.hlc.Next(s.clock())
 	var size sizeCheck
 	for _, e := range edits {
-		old, place, err := s.file.load(s.file.w, e.id.table, e.id.key)
-		if err != nil {
-			return out, err
+		old, place := e.old, e.at
+		if !e.loaded {
+			var err error
+			if old, place, err = s.file.load(s.file.w, e.id.table, e.id.key); err != nil {
+				return out, err
+			}
 		}
 		row, changed := old, false
 		if e.set == nil {
