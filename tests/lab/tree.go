@@ -15,8 +15,7 @@ import (
 )
 
 const (
-	suite         = "trixie"
-	defaultMirror = "http://deb.debian.org/debian"
+	suite = "trixie"
 )
 
 // packages of a machine: what a small Debian server has, what the product
@@ -84,16 +83,23 @@ func bootstrap(ctx context.Context, log *slog.Logger, dir string) error {
 		return errors.New("the program mmdebstrap is missing (./dev installs it on Debian and Ubuntu)")
 	}
 	log.Info("building the root tree of the machines: about a minute, once")
-	return command(ctx, "", "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
-		"--include="+packages,
+	args := []string{
+		"--mode=root", "--variant=minbase", "--format=directory",
+		"--include=" + packages,
 		"--aptopt=Apt::Install-Recommends false", "--aptopt=Acquire::Languages none",
 		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*",
 		"--dpkgopt=path-exclude=/usr/share/locale/*",
-		suite, dir, "deb "+mirror(ctx)+" "+suite+" main")
+	}
+	args = append(args, suite, dir)
+	if uri := mirror(ctx); uri != "" {
+		args = append(args, "deb "+uri+" "+suite+" main")
+	}
+	return command(ctx, "", "mmdebstrap", args...)
 }
 
 // mirror is where packages come from: on Debian the mirror of the host itself,
-// which is near, or the only one that it can reach.
+// which is near, or the only one that it can reach. Elsewhere it is empty, and
+// mmdebstrap takes its own.
 func mirror(ctx context.Context) string {
 	if uri := os.Getenv(envMirror); uri != "" {
 		return uri
@@ -103,5 +109,5 @@ func mirror(ctx context.Context) string {
 	if uri, _, ok := strings.Cut(string(out), "\n"); ok {
 		return strings.TrimSuffix(uri, "/")
 	}
-	return defaultMirror
+	return ""
 }
