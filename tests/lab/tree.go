@@ -14,9 +14,7 @@ import (
 	"time"
 )
 
-const (
-	suite = "trixie"
-)
+const suite = "trixie"
 
 // packages of a machine: what a small Debian server has, what the product
 // needs, and a few tools for looking. iproute2 is version 6 there, nft is 1.1.
