@@ -36,9 +36,14 @@ const joinTimeout = 3 * time.Second
 type JoinLink struct {
 	device  *device.Device
 	net     *netstack
-	members map[netip.Addr]Peer // by management address
+	members map[netip.Addr]*joinPeer // by management address
+}
 
-	mu sync.Mutex // one endpoint is tried at a time
+// joinPeer is a member. Its endpoints are tried one at a time, since WireGuard
+// knows one endpoint of a peer; other members are tried meanwhile.
+type joinPeer struct {
+	Peer
+	mu sync.Mutex
 }
 
 // DialJoin opens the device on a random UDP port. It sends nothing yet; the
@@ -51,9 +56,9 @@ func DialJoin(ctx context.Context, config JoinConfig) (*JoinLink, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	members := map[netip.Addr]Peer{}
+	members := map[netip.Addr]*joinPeer{}
 	for _, m := range config.Members {
-		members[ManagementAddress(m.PublicKey)] = m
+		members[ManagementAddress(m.PublicKey)] = &joinPeer{Peer: m}
 	}
 	mtu := config.MTU
 	if mtu == 0 {
@@ -104,18 +109,18 @@ func (j *JoinLink) DialContext(ctx context.Context, network, address string) (ne
 
 // reach returns when the member has completed a handshake at one of its
 // endpoints.
-func (j *JoinLink) reach(ctx context.Context, member Peer) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.answered(member) {
+func (j *JoinLink) reach(ctx context.Context, member *joinPeer) error {
+	member.mu.Lock()
+	defer member.mu.Unlock()
+	if j.answered(member.Peer) {
 		return nil
 	}
 	for i := 0; ; i++ {
 		endpoint := member.Endpoints[i%len(member.Endpoints)]
-		if err := j.try(member, endpoint); err != nil && i >= len(member.Endpoints) {
+		if err := j.try(member.Peer, endpoint); err != nil && i >= len(member.Endpoints) {
 			return fmt.Errorf("reach %v: %w", endpoint, err)
 		}
-		if j.awaitAnswer(ctx, member) {
+		if j.awaitAnswer(ctx, member.Peer) {
 			return nil
 		}
 		if ctx.Err() != nil {

@@ -121,3 +121,41 @@ func TestJoinLinkTellsThatNobodyAnswers(t *testing.T) {
 		t.Error("a link without a key")
 	}
 }
+
+// TestJoinLinkIsNotHeldUpByTheDead: a ticket names machines that may be gone
+// by the time it is used.
+func TestJoinLinkIsNotHeldUpByTheDead(t *testing.T) {
+	ticket := testKey("ticket")
+	public, err := ticket.Public()
+	must(t, err)
+	alive := member(t, testKey("a"), public)
+	dead := Peer{PublicKey: testKey("b"), Endpoints: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9")}}
+	link, err := DialJoin(t.Context(), JoinConfig{PrivateKey: ticket, Members: []Peer{dead, alive}})
+	must(t, err)
+	defer func() { must(t, link.Close()) }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	gaveUp := make(chan error, 1)
+	defer func() { cancel(); <-gaveUp }()
+	go func() {
+		_, err := link.DialContext(ctx, "tcp", admission(dead))
+		gaveUp <- err
+	}()
+	link.members[ManagementAddress(dead.PublicKey)].awaitLocked(t)
+	c, err := link.DialContext(ctx, "tcp", admission(alive))
+	must(t, err)
+	must(t, c.Close())
+	if ctx.Err() != nil || len(gaveUp) > 0 {
+		t.Error("the dead machine was waited for")
+	}
+}
+
+// awaitLocked returns once somebody tries the member.
+func (p *joinPeer) awaitLocked(t *testing.T) {
+	t.Helper()
+	for p.mu.TryLock() {
+		p.mu.Unlock()
+		if !sleep(t.Context(), time.Millisecond) {
+			t.Fatal("nobody tries")
+		}
+	}
+}
