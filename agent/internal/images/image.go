@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"uncloud/internal/faults"
@@ -192,8 +193,8 @@ func (i *image) byDigest() map[string]layer {
 
 // without is the manifest with layers that the archive leaves out described as
 // tar files. Podman finds those by diff id, but by the digest of compressed
-// bytes only when it unpacked the very same bytes before. Their sizes are not
-// known here; nobody reads them. The config, and so the image's id, stays.
+// bytes only when it unpacked the very same bytes before. Their sizes are mostly
+// not known here; Podman does not ask. The config, and so the image's id, stays.
 func (i *image) without(left map[string]bool) ([]byte, error) {
 	var all map[string]json.RawMessage
 	var layers []map[string]json.RawMessage
@@ -203,13 +204,17 @@ func (i *image) without(left map[string]bool) ([]byte, error) {
 	if err := json.Unmarshal(all["layers"], &layers); err != nil {
 		return nil, err
 	}
-	tarType, changed := typeTar, false
+	tarType, plain, changed := typeTar, i.byDigest(), false
 	if i.manifestType == typeDockerManifest {
 		tarType = typeDockerTar
 	}
 	for n, l := range i.layers {
 		if left[l.digest] && l.digest != l.diffID {
-			layers[n] = map[string]json.RawMessage{"mediaType": quoted(tarType), "digest": quoted(l.diffID), "size": layers[n]["size"]}
+			length := layers[n]["size"]
+			if same, ok := plain[l.diffID]; ok { // the image has the tar file too
+				length = json.RawMessage(strconv.FormatInt(same.size, 10))
+			}
+			layers[n] = map[string]json.RawMessage{"mediaType": quoted(tarType), "digest": quoted(l.diffID), "size": length}
 			changed = true
 		}
 	}

@@ -71,6 +71,21 @@ func TestCompressedLayerThatTheEngineHasOtherwise(t *testing.T) {
 	}
 }
 
+// One layer in two forms: one of them in the archive, the other left out.
+func TestLayerInTwoForms(t *testing.T) {
+	e := newEngine()
+	s := newStore(t, e)
+	a, z := plain("a"), zipped("a")
+	base := picture{name: "base:1", blobs: []blob{z}}
+	mustPush(t, s, base, z)
+	leave(t, s, a)
+	p := picture{name: "shop:1", blobs: []blob{a, z}}
+	mustPush(t, s, p)
+	if !e.has(p) || !slices.Contains(e.loaded, a.digest()) {
+		t.Errorf("the archive held %q", e.loaded)
+	}
+}
+
 func TestRewrittenManifestKeepsTheRest(t *testing.T) {
 	p := picture{name: "shop:1", blobs: []blob{zipped("a"), zipped("b")}}
 	img, err := parse(p.start())

@@ -112,6 +112,16 @@ func TestPodmanHasLayersInAnotherForm(t *testing.T) {
 	}
 }
 
+func TestPodmanTakesALayerInTwoForms(t *testing.T) {
+	e := realPodman(t)
+	s := newStore(t, e)
+	z := fresh(t, "gzip")[0]
+	a := blob{unzipped(t, z), typeTar, z.diffID}
+	arrive(t, s, e, picture{name: "localhost/uncloud-base:1", blobs: []blob{z}}, z)
+	leave(t, s, a)
+	arrive(t, s, e, picture{name: "localhost/uncloud-push:1", blobs: []blob{a, z}})
+}
+
 func TestPodmanForgot(t *testing.T) {
 	e := realPodman(t)
 	s := newStore(t, e)

@@ -3,6 +3,7 @@ package images
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,20 +28,24 @@ func (w *world) Context() context.Context { return context.Background() }
 
 func (w *world) start(t testing.TB) { w.store = newStore(t, w.engine, w.limits) }
 
-var blobs = func() []blob {
-	var out []blob
+// blobs are the layers of all pictures, by the names that a failure prints.
+var blobs = func() map[string]blob {
+	out := map[string]blob{}
 	for _, n := range []string{"a", "b", "c", "d"} {
-		out = append(out, plain(n), zipped(n))
+		out[n], out[n+".gz"] = plain(n), zipped(n)
 	}
 	return out
 }()
 
 func (w *world) picture() picture {
-	return picture{
+	p := picture{
 		name:   rapid.SampledFrom([]string{"shop:1", "shop:2", "localhost/web:1"}).Draw(w.t, "name"),
-		blobs:  rapid.SliceOfN(rapid.SampledFrom(blobs), 0, 5).Draw(w.t, "layers"),
 		docker: rapid.Bool().Draw(w.t, "docker"),
 	}
+	for _, n := range rapid.SliceOfN(rapid.SampledFrom(slices.Sorted(maps.Keys(blobs))), 0, 5).Draw(w.t, "layers") {
+		p.blobs = append(p.blobs, blobs[n])
+	}
+	return p
 }
 
 // disturb makes a push go wrong somewhere.
@@ -103,7 +108,7 @@ func (w *world) check() {
 			continue
 		}
 		target, _ := os.Readlink(filepath.Join(w.dir, f.Name()))
-		if !slices.ContainsFunc(blobs, func(b blob) bool { return b.digest() == digest && fileName(b.diffID) == target }) {
+		if !slices.ContainsFunc(slices.Collect(maps.Values(blobs)), func(b blob) bool { return b.digest() == digest && fileName(b.diffID) == target }) {
 			w.t.Fatalf("%s is said to unpack to %q", f.Name(), target)
 		}
 	}

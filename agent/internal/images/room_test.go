@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"uncloud/internal/faults"
 )
@@ -45,7 +46,16 @@ func TestLimitOfBytes(t *testing.T) {
 	if got := kept(s, a, b, c, d); len(got) != 2 {
 		t.Errorf("kept %q", got)
 	}
-	again := newStore(t, newEngine(), func(o *Options) { o.Dir, o.MaxBytes = s.spool.dir, length-1 })
+	first := s.spool.path(b.digest()) // after a start the oldest go first
+	leave(t, s, a, b)
+	if err := os.Chtimes(first, time.Time{}, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	again := newStore(t, newEngine(), func(o *Options) { o.Dir, o.MaxBytes = s.spool.dir, length })
+	if err := again.Tidy(); err != nil || kept(again, a, b, c, d) != "a" {
+		t.Errorf("kept %q, %v", kept(again, a, b, c, d), err)
+	}
+	again = newStore(t, newEngine(), func(o *Options) { o.Dir, o.MaxBytes = s.spool.dir, length-1 })
 	if err := again.Tidy(); err != nil || kept(again, a, b, c, d) != "" {
 		t.Errorf("kept %q, %v", kept(again, a, b, c, d), err)
 	}
