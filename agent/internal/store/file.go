@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,6 +41,7 @@ type file struct {
 	readers chan *conn // idle ones
 	opened  int        // readers, idle or not
 	lock    *os.File
+	witness *witness
 
 	dict   dict
 	tables map[string]*shape
@@ -52,29 +52,34 @@ type file struct {
 	lazy    bool // the last transaction was not synced at its commit
 }
 
-// openFile opens or creates the database in dir; an empty dir is memory. The
-// migrations of schema are applied where they have not been yet.
-func openFile(dir string, schema fs.FS, tables []Table, random io.Reader) (f *file, err error) {
+// openFile opens or creates the database in o.Dir; an empty one is memory. The
+// migrations are applied where they have not been yet.
+func openFile(o Options, tables []Table, random io.Reader) (f *file, err error) {
 	f = &file{readers: make(chan *conn, readerCount)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.close())
 		}
 	}()
-	path, err := f.locate(dir)
+	path, err := f.locate(o.Dir)
 	if err != nil {
 		return f, err
 	}
 	if f.w, err = openConn(path, writerSetup, f.registerGuard); err != nil {
 		return f, asFault(fmt.Errorf("open %s: %w", path, err))
 	}
-	if err := f.migrate(schema); err != nil {
+	if err := f.migrate(o.schema); err != nil {
 		return f, err
 	}
 	if err := f.extend(tables); err != nil {
 		return f, err
 	}
-	if err := f.ensureOwn(path, random); err != nil {
+	now, err := originOf(path, o.boot, o.Witness)
+	if err != nil {
+		return f, err
+	}
+	f.witness = now.witness
+	if err := f.ensureOwn(now, random); err != nil {
 		return f, err
 	}
 	for range readerCount {
@@ -85,7 +90,7 @@ func openFile(dir string, schema fs.FS, tables []Table, random io.Reader) (f *fi
 		f.readers <- r
 		f.opened++
 	}
-	return f, syncDir(dir)
+	return f, syncDir(o.Dir)
 }
 
 func (f *file) locate(dir string) (string, error) {
@@ -129,6 +134,7 @@ func (f *file) close() error {
 	if f.w != nil {
 		errs = append(errs, f.w.close())
 	}
+	errs = append(errs, f.witness.close())
 	if f.lock != nil {
 		errs = append(errs, f.lock.Close())
 	}

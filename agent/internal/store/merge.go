@@ -134,8 +134,11 @@ func (s *Store) Reseat(ctx context.Context, seen Version) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if err := s.file.witness.note(site, 0); err != nil {
+		return false, err
+	}
 	done, err := s.write(false, func(c *conn) (outcome, error) {
-		if err := c.exec("UPDATE _meta SET value = ? WHERE key = 'site'", site[:]); err != nil {
+		if err := c.setMeta("site", site[:]); err != nil {
 			return outcome{}, err
 		}
 		return s.rewrite(c, old.Site, Version{Site: site, Seq: 1})

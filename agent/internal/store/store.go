@@ -23,17 +23,22 @@ type Version = crdt.Version
 type Options struct {
 	// Dir is the folder of the database. It is made if missing, and locked
 	// against a second process. Empty: in memory, gone with Close, for tests.
-	Dir    string
-	Clock  func() time.Time // default time.Now
-	Random io.Reader        // for site ids; default crypto/rand
-	Logger *slog.Logger     // default: none
+	Dir string
+	// Witness is a folder in memory, such as one under /run, that is empty after
+	// a boot. With it the store notices that its disk was set back while the
+	// machine ran. Empty: only copies, and what happened between boots, are noticed.
+	Witness string
+	Clock   func() time.Time // default time.Now
+	Random  io.Reader        // for site ids; default crypto/rand
+	Logger  *slog.Logger     // default: none
 
 	// Schema makes this a store of other tables than those of spec: plain
 	// CREATE TABLE statements, see ParseSchema. State is then empty, and rows
 	// are written and read with PutValues, PatchValues, DeleteKey and Rows.
 	Schema string
 
-	schema fs.FS // default: the migrations of this agent
+	schema fs.FS  // default: the migrations of this agent
+	boot   string // default: the kernel's boot id
 }
 
 // Store is the replicated state of this machine. Its methods may be called
@@ -95,7 +100,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.file, err = openFile(o.Dir, o.schema, tables, s.random); err != nil {
+	if s.file, err = openFile(o, tables, s.random); err != nil {
 		return nil, err
 	}
 	if err := s.readAll(); err != nil {

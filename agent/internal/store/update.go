@@ -219,6 +219,9 @@ func (s *Store) commit(edits []edit) (Version, error) {
 	case len(done.changes) == 0:
 		return s.head(), nil
 	}
+	if err := s.file.witness.note(next.Site, next.Seq); err != nil {
+		s.log.Error("the store's witness cannot be written; a disk that is set back may go unnoticed", "err", err)
+	}
 	s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(done.changes), Marks: crdt.Knows(next)}, Known: done.known, Local: true})
 	return next, nil
 }
