@@ -22,7 +22,7 @@ func TestDriverDiesAtEveryPoint(t *testing.T) {
 	}{
 		{"first deploy", nil, []spec.ServiceSpec{web("web:1", 3)}, noPrev, noPrev},
 		{"start-first", []spec.ServiceSpec{web("web:1", 3)}, []spec.ServiceSpec{web("web:2", 3)}, noPrev,
-			func(w *simWorld) { w.neverFewer("web", 3) }},
+			func(w *simWorld) { w.neverFewer("web", 3); w.loadAll() }},
 		{"start-first, more replicas", []spec.ServiceSpec{web("web:1", 2)}, []spec.ServiceSpec{web("web:2", 4)}, noPrev,
 			func(w *simWorld) { w.neverFewer("web", 2) }},
 		{"stop-first", []spec.ServiceSpec{db("db:1")}, []spec.ServiceSpec{db("db:2")}, noPrev,
@@ -348,5 +348,97 @@ func TestIdleSupervisionWritesNothing(t *testing.T) {
 		if now := w.m("a").replica().seq; now != before || len(w.m("a").calls) != calls {
 			t.Errorf("%d commits, %d calls in an idle day", now-before, len(w.m("a").calls)-calls)
 		}
+	})
+}
+
+// slowly updates one replica every ten seconds.
+func slowly(sp spec.ServiceSpec) spec.ServiceSpec {
+	sp.Update.Delay = spec.Duration(10 * time.Second)
+	return sp
+}
+
+// TestHealDuringTwoRollouts lets both sides roll out another revision, and
+// heals in the middle: one goes on, the other one ends and says so.
+func TestHealDuringTwoRollouts(t *testing.T) {
+	inWorld(t, three, func(t *testing.T, w *simWorld) {
+		partitioned(t, w, web("web:1", 6))
+		ended := make(chan error, 1)
+		go func() { ended <- w.m("a").deploy(slowly(web("web:2", 6))) }()
+		time.Sleep(time.Second)
+		other := make(chan error, 1)
+		go func() { other <- w.m("c").deploy(slowly(web("web:3", 6))) }()
+		time.Sleep(12 * time.Second)
+		w.neverFewer("web", 6)
+		w.heal()
+		time.Sleep(11 * time.Second)
+		select {
+		case err := <-ended:
+			wantCode(t, err, "conflict")
+		default:
+			t.Fatal("the rollout of the revision that lost goes on")
+		}
+		must(t, <-other)
+		s := w.settled("a")
+		wantImages(t, s, webID, slices.Repeat([]string{"web:3"}, 6)...)
+		superseded := 0
+		for _, r := range s.Rollouts {
+			if r.Stage == spec.RolloutSuperseded {
+				superseded++
+			}
+		}
+		if superseded != 1 {
+			t.Errorf("%d rollouts are superseded", superseded)
+		}
+	})
+}
+
+// TestHealDuringTwoRolloutsToOneRevision is the same with equal content: both
+// want what the service is to be, and still only one may drive.
+func TestHealDuringTwoRolloutsToOneRevision(t *testing.T) {
+	inWorld(t, three, func(t *testing.T, w *simWorld) {
+		partitioned(t, w, web("web:1", 6))
+		ended := make(chan error, 2)
+		go func() { ended <- w.m("a").deploy(slowly(web("web:2", 6))) }()
+		time.Sleep(time.Second)
+		go func() { ended <- w.m("c").deploy(slowly(web("web:2", 6))) }()
+		time.Sleep(12 * time.Second)
+		w.heal()
+		wantCode(t, <-ended, "conflict")
+		time.Sleep(time.Second)
+		driving := 0
+		for _, r := range w.m("a").replica().State().Rollouts {
+			if active(r) {
+				driving++
+			}
+		}
+		if driving != 1 {
+			t.Errorf("%d drive", driving)
+		}
+		must(t, <-ended)
+		wantImages(t, w.settled("a"), webID, slices.Repeat([]string{"web:2"}, 6)...)
+	})
+}
+
+// TestAgentStopsDuringARepair looks that a repair stops where it is when its
+// agent is told to end, and is taken up again: it is no failed deploy.
+func TestAgentStopsDuringARepair(t *testing.T) {
+	inWorld(t, three, func(t *testing.T, w *simWorld) {
+		must(t, w.m("b").deploy(web("web:1", 6)))
+		go w.m("b").deploy(slowly(web("web:2", 6))) //nolint:errcheck // its machine is gone before it ends
+		time.Sleep(12 * time.Second)
+		w.m("b").crash()
+		time.Sleep(12 * time.Second) // a took over
+		w.m("a").stop()              // as systemd does: the context ends, calls still work
+		time.Sleep(time.Second)
+		s := w.m("c").replica().State()
+		for _, r := range s.Rollouts {
+			if r.Stage == spec.RolloutReturning || r.Stage == spec.RolloutFailed {
+				t.Errorf("rollout %+v", r)
+			}
+		}
+		w.m("a").crash()
+		w.m("a").boot()
+		w.m("b").boot()
+		wantImages(t, w.settled("c"), webID, slices.Repeat([]string{"web:2"}, 6)...)
 	})
 }

@@ -118,16 +118,27 @@ func (w *simWorld) writers() int {
 
 // neverFewer fails the test when fewer than n of a service serve from now on.
 func (w *simWorld) neverFewer(prefix string, n int) {
-	w.seen = append(w.seen, func() {
+	w.watch(func() {
 		if got := w.serving(prefix); got < n {
 			w.t.Errorf("at %s only %d of %s serve", time.Now().Format(time.StampMilli), got, prefix)
 		}
 	})
 }
 
+// loadAll makes every machine send traffic to what runs, and fails the test from
+// now on when a container ends to which one still does.
+func (w *simWorld) loadAll() {
+	for _, name := range []string{"a", "b", "c"} {
+		w.m(name).load()
+	}
+	w.mu.Lock()
+	w.gated = true
+	w.mu.Unlock()
+}
+
 // neverTwoWriters fails the test when two containers hold one volume.
 func (w *simWorld) neverTwoWriters() {
-	w.seen = append(w.seen, func() {
+	w.watch(func() {
 		if w.writers() > 1 {
 			w.t.Errorf("at %s two write to one volume", time.Now().Format(time.StampMilli))
 		}
@@ -173,6 +184,7 @@ func TestUpdateKeepsServing(t *testing.T) {
 	inWorld(t, three, func(t *testing.T, w *simWorld) {
 		must(t, w.m("a").deploy(web("web:1", 3)))
 		w.neverFewer("web", 3)
+		w.loadAll()
 		must(t, w.m("b").deploy(web("web:2", 3)))
 		s := w.settled("c")
 		wantImages(t, s, webID, "web:2", "web:2", "web:2")
@@ -243,7 +255,7 @@ func TestRouteChangeTouchesNoContainer(t *testing.T) {
 		must(t, w.m("a").deploy(web("web:1", 3)))
 		w.settled("a")
 		touched := 0
-		w.seen = append(w.seen, func() { touched++ })
+		w.watch(func() { touched++ })
 		before := w.m("a").replica().State().Replicas
 		next := web("web:1", 3)
 		next.Ports = []spec.Port{{Mode: spec.IngressPort, Hostname: "a.test", Container: 80, Protocol: "https"}}
@@ -302,7 +314,7 @@ func TestDependenciesComeFirst(t *testing.T) {
 	inWorld(t, three, func(t *testing.T, w *simWorld) {
 		app := web("web:1", 2)
 		app.DependsOn = []string{"db"}
-		w.seen = append(w.seen, func() {
+		w.watch(func() {
 			if w.serving("web") > 0 && w.serving("db") == 0 {
 				t.Error("web runs without db")
 			}
@@ -310,7 +322,9 @@ func TestDependenciesComeFirst(t *testing.T) {
 		must(t, w.m("a").deploy(app, db("db:1")))
 		w.settled("a")
 		// When what it depends on fails, the service is not begun.
+		w.mu.Lock()
 		w.seen = nil
+		w.mu.Unlock()
 		w.images["db:2"] = exits
 		app.Container.Image = "web:2"
 		wantCode(t, w.m("a").deploy(app, db("db:2")), faults.Unhealthy)

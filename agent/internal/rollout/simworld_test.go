@@ -33,6 +33,8 @@ type simWorld struct {
 	// seen is called after each change of what really runs.
 	seen []func()
 	seed atomic.Int64 // of the next driver's random numbers
+	// gated fails the test when a container ends to which a machine still sends traffic.
+	gated bool
 }
 
 type behaviour int
@@ -60,6 +62,8 @@ type simMachine struct {
 	crashAt int
 	calls   []string
 	has     map[string]bool // images that cannot be pulled
+	run     int             // counts starts of the agent
+	loaded  map[string]bool // replicas that this machine sends traffic to
 }
 
 // simContainer is what really runs.
@@ -106,9 +110,11 @@ func (w *simWorld) add(name string, store *simStore, side int) *simMachine {
 func (m *simMachine) boot() {
 	ctx, stop := context.WithCancel(m.w.ctx)
 	m.w.mu.Lock()
-	m.up, m.stop, m.crashAt = true, stop, 0
+	m.up, m.stop, m.crashAt, m.loaded = true, stop, 0, map[string]bool{}
+	m.run++
+	run := m.run
 	driver, err := New(Config{
-		Self: m.id, Store: simView{m, ctx}, Members: simMembers{m}, Peers: simPeers{m, ctx},
+		Self: m.id, Store: simView{m, run}, Members: simMembers{m}, Peers: simPeers{m, run},
 		Random: rand.New(rand.NewSource(m.w.seed.Add(1))), Now: time.Now, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -117,7 +123,7 @@ func (m *simMachine) boot() {
 	m.driver = driver
 	m.w.mu.Unlock()
 	m.w.wakeAll()
-	m.w.wg.Go(func() { m.loop(ctx) })
+	m.w.wg.Go(func() { m.loop(ctx, run) })
 	m.w.wg.Go(func() {
 		if err := driver.Supervise(ctx); err != nil {
 			m.w.t.Error(err)
@@ -198,8 +204,8 @@ func (m *simMachine) replica() *simStore {
 }
 
 // loop is the machine's own repair: containers fit rows.
-func (m *simMachine) loop(ctx context.Context) {
-	rows, cancel := simView{m, ctx}.Subscribe()
+func (m *simMachine) loop(ctx context.Context, run int) {
+	rows, cancel := simView{m, run}.Subscribe()
 	defer cancel()
 	for id := range m.running() {
 		m.tell(ctx, id) // the agent before may have ended before it did
@@ -271,8 +277,9 @@ func (m *simMachine) set(id string, c *simContainer) {
 	}
 	close(m.changed)
 	m.changed = make(chan struct{})
+	watching := slices.Clone(m.w.seen)
 	m.w.mu.Unlock()
-	for _, f := range m.w.seen {
+	for _, f := range watching {
 		f()
 	}
 }
@@ -304,11 +311,43 @@ func (m *simMachine) probe(ctx context.Context, id string, c simContainer) {
 }
 
 func (m *simMachine) end(ctx context.Context, id string) {
+	m.w.sendsNobody(id)
 	if wait(ctx, simStop) != nil {
 		return
 	}
 	m.set(id, nil)
 	m.tell(ctx, id)
+}
+
+// sendsNobody fails the test when a living machine sends traffic to a replica
+// that ends.
+func (w *simWorld) sendsNobody(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for name, m := range w.machines {
+		if w.gated && m.up && m.loaded[id] {
+			w.t.Errorf("%s still sends traffic to %s, which ends", name, id)
+		}
+	}
+}
+
+// load makes names and ingress of the machine follow its store.
+func (m *simMachine) load() {
+	s, alive := m.replica().State(), simMembers{m}.Alive()
+	loaded := map[string]bool{}
+	for id, r := range s.Replicas {
+		loaded[id] = spec.Eligible(s, alive, r)
+	}
+	m.w.mu.Lock()
+	m.loaded = loaded
+	m.w.mu.Unlock()
+}
+
+// watch calls f after each change of what really runs.
+func (w *simWorld) watch(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen = append(w.seen, f)
 }
 
 // tell writes what runs.
@@ -341,20 +380,21 @@ var errCrashed = errors.New("the machine crashed")
 
 // call counts a driver's call, before or after it happened; at the chosen one
 // the machine crashes.
-func (m *simMachine) call(what string) error {
+func (m *simMachine) call(run int, what string) error {
 	m.w.mu.Lock()
+	if run != m.run || !m.up {
+		m.w.mu.Unlock()
+		return errCrashed
+	}
 	m.calls = append(m.calls, what)
 	crash := false
 	if m.crashAt > 0 {
 		m.crashAt--
 		crash = m.crashAt == 0
 	}
-	up := m.up
 	m.w.mu.Unlock()
 	if crash {
 		m.crash()
-	}
-	if crash || !up {
 		return errCrashed
 	}
 	return nil
@@ -363,7 +403,7 @@ func (m *simMachine) call(what string) error {
 // simView is a machine's store as its driver sees it.
 type simView struct {
 	m   *simMachine
-	ctx context.Context // of this run of the agent
+	run int // of the agent
 }
 
 func (v simView) State() *spec.State { return v.m.replica().State() }
@@ -371,15 +411,12 @@ func (v simView) State() *spec.State { return v.m.replica().State() }
 func (v simView) Ready() bool { return true }
 
 func (v simView) Update(ctx context.Context, fn func(Tx) error) (Version, error) {
-	if v.ctx.Err() != nil {
-		return Version{}, errCrashed
-	}
-	if err := v.m.call("before update"); err != nil {
+	if err := v.m.call(v.run, "before update"); err != nil {
 		return Version{}, err
 	}
 	version, err := v.m.replica().Update(ctx, fn)
 	if err == nil {
-		err = v.m.call("after update")
+		err = v.m.call(v.run, "after update")
 	}
 	return version, err
 }
@@ -427,7 +464,7 @@ func (v simMembers) Subscribe() (<-chan struct{}, func()) {
 // simPeers calls the machines on the same side.
 type simPeers struct {
 	m   *simMachine
-	ctx context.Context
+	run int
 }
 
 func (p simPeers) to(id string) (*simMachine, error) {
@@ -441,17 +478,14 @@ func (p simPeers) to(id string) (*simMachine, error) {
 }
 
 func (p simPeers) around(ctx context.Context, what, machine string, do func(*simMachine) error) error {
-	if p.ctx.Err() != nil {
-		return errCrashed
-	}
-	if err := p.m.call("before " + what); err != nil {
+	if err := p.m.call(p.run, "before "+what); err != nil {
 		return err
 	}
 	o, err := p.to(machine)
 	if err == nil {
 		err = do(o)
 	}
-	if crashed := p.m.call("after " + what); crashed != nil {
+	if crashed := p.m.call(p.run, "after "+what); crashed != nil {
 		return crashed
 	}
 	return err
@@ -504,7 +538,13 @@ func (p simPeers) RetireReplica(ctx context.Context, machine, replica string, _ 
 }
 
 func (p simPeers) AwaitLoaded(ctx context.Context, machine string, _ Version) error {
-	return p.around(ctx, "await", machine, func(*simMachine) error { return wait(ctx, 5*time.Millisecond) })
+	return p.around(ctx, "await", machine, func(o *simMachine) error {
+		if err := wait(ctx, 5*time.Millisecond); err != nil {
+			return err
+		}
+		o.load()
+		return nil
+	})
 }
 
 func (p simPeers) HasImages(ctx context.Context, machine string, images []string) (present []string, err error) {
