@@ -107,7 +107,7 @@ func free(dir string) (int64, error) {
 }
 
 // Tidy removes what a push left that was cut off with the agent, and what
-// exceeds the limits. The first Present or Receive does so too.
+// exceeds the limits. Without it, the first push does so.
 func (s *Store) Tidy() error {
 	if err := s.spool.open(); err != nil {
 		return err
@@ -143,6 +143,7 @@ func (s *Store) Present(ctx context.Context, digests []string) ([]string, error)
 //
 // Errors are faults: Invalid for what was sent and for layers that were not,
 // DiskFull, Interrupted when next or ctx ended early, and those of the engine.
+// Other troubles with the disk are plain errors.
 func (s *Store) Receive(ctx context.Context, start Start, next Next) (id string, received int64, err error) {
 	began := time.Now()
 	img, err := parse(start)
