@@ -1,0 +1,12 @@
+{
+  # nixos-generate-config writes this part for the machine at hand.
+  nixpkgs.hostPlatform = "x86_64-linux";
+  fileSystems."/".device = "/dev/disk/by-label/nixos";
+  fileSystems."/".fsType = "ext4";
+  boot.loader.grub.device = "/dev/sda";
+  networking.hostName = "home";
+  system.stateVersion = "26.05";
+
+  # The whole of it. Then: sudo uc machine init, or sudo uncloudd join TICKET-FILE.
+  services.uncloud.enable = true;
+}

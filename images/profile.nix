@@ -1,0 +1,35 @@
+# The machine that every image holds: a member of a cluster to be, and nothing
+# that it does not need for that.
+{ lib, modulesPath, ... }:
+{
+  imports = [
+    "${modulesPath}/profiles/minimal.nix"
+    ./access.nix
+    ./network.nix
+  ];
+
+  services.uncloud = {
+    enable = true;
+    firstBoot.enable = true;
+  };
+
+  # An upgrade is a flake or a system path.
+  nix.settings.experimental-features = [
+    "nix-command"
+    "flakes"
+  ];
+  # Small cards fill up with generations.
+  nix.gc = {
+    automatic = true;
+    dates = "weekly";
+    options = "--delete-older-than 30d";
+  };
+  boot.loader.systemd-boot.configurationLimit = lib.mkDefault 5;
+  boot.loader.generic-extlinux-compatible.configurationLimit = lib.mkDefault 5;
+
+  # A machine without a clock of its own cannot check certificates otherwise.
+  services.timesyncd.enable = lib.mkDefault true;
+
+  boot.zfs.forceImportRoot = false;
+  system.stateVersion = "26.05";
+}

@@ -1,0 +1,86 @@
+# What the module makes of a machine, as files: { "machine/etc/..." = text; }.
+# They are installed on test machines that are not NixOS, and show in a review
+# what an edit of the module changes.
+{ pkgs, module }:
+let
+  inherit (pkgs) lib;
+
+  machine =
+    rest:
+    (import (pkgs.path + "/nixos/lib/eval-config.nix") {
+      system = null;
+      modules = [
+        module
+        {
+          nixpkgs = { inherit pkgs; };
+          boot.loader.grub.enable = false;
+          fileSystems."/".device = "/dev/vda1";
+          fileSystems."/".fsType = "ext4";
+          system.stateVersion = lib.trivial.release;
+          services.uncloud.enable = true;
+        }
+        rest
+      ];
+    }).config;
+
+  # The programs of a package are in /usr here. What systemd is told only so that
+  # a switch of the generation knows what changed means nothing here.
+  ours =
+    line:
+    !(lib.hasPrefix "Environment=" line || lib.hasPrefix "X-Restart-Triggers=" line);
+  path = lib.replaceStrings [ "${pkgs.uncloud or ""}" ] [ "/usr" ];
+  strip =
+    text:
+    lib.concatMapStrings (part: if builtins.isString part then part else "") (
+      builtins.split "/nix/store/[a-z0-9]{32}-" text
+    );
+  clean =
+    text: strip (path (lib.concatStringsSep "\n" (lib.filter ours (lib.splitString "\n" text))));
+  plain = text: builtins.unsafeDiscardStringContext (clean text);
+
+  base = machine { services.uncloud.enable = lib.mkForce false; };
+  files =
+    config:
+    let
+      units = lib.filterAttrs (name: _: lib.hasPrefix "uncloud" name) config.systemd.units;
+      place = name: if name == "uncloud.service" then "uncloud.service.d/overrides.conf" else name;
+      sysctl = lib.filterAttrs (
+        name: value: (base.boot.kernel.sysctl.${name} or null) != value
+      ) config.boot.kernel.sysctl;
+      switch = value: if value == true then "1" else toString value;
+      texts = lib.filterAttrs (name: _: lib.hasSuffix "60-uncloud.conf" name) config.environment.etc;
+      modules = lib.subtractLists base.boot.kernelModules config.boot.kernelModules;
+      firewall = {
+        inherit (config.networking.firewall) allowedTCPPorts allowedUDPPorts trustedInterfaces;
+      };
+    in
+    lib.mapAttrs' (name: unit: lib.nameValuePair "etc/systemd/system/${place name}" unit.text) units
+    // lib.mapAttrs' (name: file: lib.nameValuePair "etc/${name}" file.text) texts
+    // {
+      "etc/uncloud/config.json" = "${builtins.toJSON config.services.uncloud.settings}\n";
+      "etc/sysctl.d/60-uncloud.conf" = lib.concatStrings (
+        lib.mapAttrsToList (name: value: "${name} = ${switch value}\n") sysctl
+      );
+      "etc/modules-load.d/60-uncloud.conf" = lib.concatLines (lib.naturalSort modules);
+      "firewall.json" = "${builtins.toJSON firewall}\n";
+    };
+
+  machines = {
+    # services.uncloud.enable = true; and nothing else.
+    alone = { };
+    # A machine that was flashed.
+    flashed.services.uncloud.firstBoot.enable = true;
+    # The first of a cluster, which declares a project.
+    first.services.uncloud = {
+      name = "one";
+      labels.zone = "home";
+      create.enable = true;
+      ingress.email = "admin@example.com";
+      projects.hello.compose.services.web.image = "hello-web:1";
+    };
+  };
+in
+lib.concatMapAttrs (
+  name: rest:
+  lib.mapAttrs' (path: text: lib.nameValuePair "${name}/${path}" (plain text)) (files (machine rest))
+) machines

@@ -1,0 +1,19 @@
+{
+  imports = [
+    ./service.nix
+    ./settings.nix
+    ./machine.nix
+    ./join.nix
+    ./network.nix
+    ./links.nix
+    ./ingress.nix
+    ./names.nix
+    ./storage.nix
+    ./podman.nix
+    ./people.nix
+    ./logs.nix
+    ./projects.nix
+    ./first-boot.nix
+    ./conflicts.nix
+  ];
+}

@@ -1,0 +1,76 @@
+# A flashed machine is told who it is by one file on a volume that any computer
+# can write: `uncloud.txt`, or a bare ticket. The agent's binary reads it; the
+# formats and the order of its steps are in docs/first-boot.md.
+{ config, lib, ... }:
+let
+  cfg = config.services.uncloud;
+  inherit (cfg) firstBoot;
+  inherit (lib) mkOption types;
+in
+{
+  options.services.uncloud.firstBoot = {
+    enable = lib.mkEnableOption "reading {file}`uncloud.txt` at boot. Images have it on";
+    volumes = mkOption {
+      type = types.listOf types.str;
+      default = [
+        "FIRMWARE"
+        "ESP"
+        "UNCLOUD"
+      ];
+      description = "Labels of the volumes on which the file is looked for, in this order.";
+    };
+    directory = mkOption {
+      type = types.path;
+      default = "/var/lib/uncloud-first-boot";
+      readOnly = true;
+      description = "Where what was read is kept for the boots to come.";
+    };
+  };
+
+  config = lib.mkIf (cfg.enable && firstBoot.enable) {
+    systemd.services.uncloud-first-boot = {
+      description = "Read uncloud.txt";
+      wantedBy = [ "sysinit.target" ];
+      # Before there is a network, so that name, Wi-Fi and address are right at once.
+      unitConfig.DefaultDependencies = false;
+      after = [
+        "local-fs.target"
+        "systemd-udev-settle.service"
+        "systemd-tmpfiles-setup.service"
+      ];
+      before = [
+        "sysinit.target"
+        "network-pre.target"
+        "systemd-networkd.service"
+        "iwd.service"
+        "sshd.service"
+        "uncloud.service"
+      ];
+      wants = [ "network-pre.target" ];
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        ExecStart = lib.escapeShellArgs (
+          [
+            (lib.getExe' cfg.package "uncloudd")
+            "first-boot"
+            "--directory"
+            firstBoot.directory
+          ]
+          ++ lib.concatMap (label: [
+            "--volume"
+            label
+          ]) firstBoot.volumes
+        );
+        ImportCredential = "uncloud.txt";
+        # What is refused is for whoever stands before the machine.
+        StandardOutput = "journal+console";
+        StandardError = "journal+console";
+      };
+    };
+
+    # A name that was read must not be overruled by one of the generation.
+    networking.hostName = lib.mkDefault "";
+    services.openssh.authorizedKeysFiles = [ "${firstBoot.directory}/authorized_keys" ];
+  };
+}

@@ -1,0 +1,69 @@
+# How this machine becomes a member: with a ticket, or as the first of a cluster.
+{ config, lib, ... }:
+let
+  cfg = config.services.uncloud;
+  inherit (lib) mkOption types;
+  inherit (config.services.uncloud) create;
+  flag = name: value: lib.optionals (value != null) [ "--${name}" value ];
+in
+{
+  options.services.uncloud = {
+    ticketFile = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      example = "/var/lib/secrets/uncloud.ticket";
+      description = ''
+        File with a ticket, as `uc machine ticket` writes it. While this machine
+        is no member it joins with the ticket by itself, and removes the file.
+        A ticket is a secret, so the file must not be in the Nix store.
+      '';
+    };
+    create = {
+      enable = lib.mkEnableOption "a new cluster with this machine as its first, where it is no member yet";
+      network = mkOption {
+        type = types.nullOr (types.strMatching "[0-9.]+/[0-9]+");
+        default = null;
+        example = "10.99.0.0/16";
+        description = ''
+          Network of the machines and containers of the new cluster. `null` is
+          10.210.0.0/16. It cannot be changed later.
+        '';
+      };
+      domain = mkOption {
+        type = types.nullOr types.nonEmptyStr;
+        default = null;
+        example = "apps.example.com";
+        description = "Domain under which services get host names by default.";
+      };
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    services.uncloud.settings.ticketFile = lib.mkIf (cfg.ticketFile != null) (toString cfg.ticketFile);
+
+    systemd.services.uncloud-create = lib.mkIf create.enable {
+      description = "Create an Uncloud cluster";
+      wantedBy = [ "multi-user.target" ];
+      after = [ "uncloud.service" ];
+      requires = [ "uncloud.service" ];
+      # An identity that exists is never overwritten; the agent refuses it as well.
+      unitConfig.ConditionPathExists = "!${cfg.storage.stateDir}/identity.json";
+      serviceConfig = {
+        Type = "oneshot";
+        ExecStart = lib.escapeShellArgs (
+          [
+            (lib.getExe' cfg.package "uc")
+            "--connect"
+            "unix:///run/uncloud/uncloud.sock"
+            "machine"
+            "init"
+          ]
+          ++ flag "network" create.network
+          ++ flag "domain" create.domain
+        );
+        DynamicUser = true;
+        SupplementaryGroups = [ "uncloud" ];
+      };
+    };
+  };
+}

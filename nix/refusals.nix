@@ -1,0 +1,98 @@
+# Wrong configurations, and what is said about each. The result lists those
+# that were let through, and right ones that were not.
+{ pkgs, module }:
+let
+  inherit (pkgs) lib;
+  machine =
+    uncloud: rest:
+    (import (pkgs.path + "/nixos/lib/eval-config.nix") {
+      system = null;
+      modules = [
+        module
+        {
+          nixpkgs = { inherit pkgs; };
+          boot.loader.grub.enable = false;
+          fileSystems."/".device = "/dev/vda1";
+          fileSystems."/".fsType = "ext4";
+          system.stateVersion = lib.trivial.release;
+          services.uncloud = {
+            enable = true;
+          }
+          // uncloud;
+        }
+        rest
+      ];
+    }).config;
+
+  # A package holds itself, and so cannot be evaluated to the bottom.
+  written = uncloud: removeAttrs (machine uncloud { }).services.uncloud [ "package" ];
+
+  sentences = uncloud: rest: map (a: a.message) (lib.filter (a: !a.assertion) (machine uncloud rest).assertions);
+
+  said = uncloud: rest: says: lib.optional (!lib.any (lib.hasInfix says) (sentences uncloud rest)) "not said: ${says}";
+  right =
+    name: uncloud: rest:
+    map (message: "${name} is refused: ${message}") (sentences uncloud rest);
+  throws =
+    name: uncloud:
+    lib.optional (builtins.tryEval (builtins.deepSeq (written uncloud) true)).success "let through: ${name}";
+
+  project.compose.services.web.image = "web:1";
+in
+lib.concatLists [
+  (right "the module alone" { } { })
+  (right "a full machine" {
+    name = "pi-1";
+    labels.zone = "home";
+    create.enable = true;
+    create.network = "10.99.0.0/16";
+    projects.shop = project;
+  } { })
+  (right "a worker beside a web server" { roles = [ "worker" ]; } { services.nginx.enable = true; })
+
+  (said { ticketFile = ../flake.lock; } { } "in the Nix store")
+  (said { ticketFile = "${pkgs.writeText "ticket" ""}"; } { } "in the Nix store")
+  (said {
+    ticketFile = "/run/ticket";
+    create.enable = true;
+  } { } "Leave one of them out")
+  (said { network.port = 51001; } { } "needs for something else")
+  (said { } {
+    networking.wireguard.interfaces.wg0 = {
+      listenPort = 51820;
+      privateKeyFile = "/run/key";
+    };
+  } "listenPort of networking.wireguard.interfaces wg0")
+  (said {
+    create.enable = true;
+    create.network = "10.80.0.0/12";
+  } { } "overlaps with 10.88.0.0/16")
+  (said { create.enable = true; } {
+    networking.interfaces.lan.ipv4.addresses = [
+      {
+        address = "10.210.3.4";
+        prefixLength = 24;
+      }
+    ];
+  } "overlaps with 10.210.3.4/24")
+  (said { } { services.nginx.enable = true; } "services.nginx both want ports 80 and 443")
+  (said { } { boot.kernel.sysctl."net.ipv4.ip_forward" = lib.mkForce false; } "ip_forward\" is off")
+  (said { } { system.etc.overlay = { enable = true; mutable = false; }; } "/etc/containers/networks")
+  (said { } { services.resolved.enable = false; } "needs services.resolved.enable")
+  (said {
+    firstBoot.enable = true;
+    ticketFile = "/run/ticket";
+  } { } "brings a ticket of its own")
+  (said { projects.Shop = project; } { } "Shop cannot be a project's name")
+  (said { projects.shop = { }; } { } "must have either file or compose")
+
+  (throws "an unknown option" { nmae = "pi-1"; })
+  (throws "an unknown option of a project" { projects.shop = project // { flie = ./.; }; })
+  (throws "a port that is none" { network.port = 70000; })
+  (throws "a name that is none" { name = "Pi 1"; })
+  (throws "a role that is none" { roles = [ "leader" ]; })
+  (throws "no role" { roles = [ ]; })
+  (throws "a label that is no text" { labels.disk = true; })
+  (throws "a network that is none" { create.network = "10.210.0.0"; })
+  (throws "an MTU too small" { network.mtu = 500; })
+]
