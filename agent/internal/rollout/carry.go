@@ -20,7 +20,12 @@ func (d *drive) carry(ctx context.Context) error {
 	log := d.Log.With("service", d.name, "rollout", d.rollout.ID, "revision", d.rollout.To)
 	log.Info("rollout begins", "from", d.rollout.From)
 	began := time.Now()
-	err := d.settle(ctx)
+	held, letGo := d.whileHeld(ctx)
+	err := d.settle(held)
+	if lost := context.Cause(held); errors.Is(lost, errSuperseded) {
+		err = lost
+	}
+	letGo()
 	if err == nil {
 		d.awaitTraffic(ctx)
 		done, cancel := detached(ctx, loadedWithin)

@@ -31,7 +31,7 @@ func (d *Driver) claim(ctx context.Context, say *reporter, images plan.Images, p
 		}
 		for _, sp := range p.Services {
 			if sp.Change == plan.None {
-				if err := d.busy(tx.State(), sp.Name(), sp.ID()); err != nil {
+				if err := d.busy(tx.State(), sp.Name(), sp.ID(), false); err != nil {
 					return err
 				}
 				continue
@@ -65,15 +65,15 @@ func (d *Driver) begin(tx Tx, p plan.ServicePlan) (*drive, error) {
 		}
 		return nil, d.event(tx, "service.removed", p.ID(), p.Name()+" was removed: its project does not have it any more")
 	}
-	if err := d.free(tx, p.Name(), p.ID()); err != nil {
+	from := ""
+	if p.Before != nil {
+		from = p.Before.Revision
+	}
+	if err := d.free(tx, p.Name(), p.ID(), from != p.After.Revision); err != nil {
 		return nil, err
 	}
 	if err := addProject(tx, p.After.Project, d.Now()); err != nil {
 		return nil, err
-	}
-	from := ""
-	if p.Before != nil {
-		from = p.Before.Revision
 	}
 	r, err := d.newRollout(p.ID(), from, p.After.Revision)
 	if err != nil {
@@ -113,30 +113,34 @@ func onlyRows(steps []plan.Step) []plan.Step {
 	return nil
 }
 
-// busy refuses while a rollout of the service is under way.
-func (d *Driver) busy(s *spec.State, name, service string) error {
+// busy refuses while a rollout of the service is under way. One that changes no
+// revision, as a scale or a repair, gives way to one that does: what it was for
+// is in the service's row, and the new one does that as well. So nobody has to
+// wait for a repair that cannot succeed to deploy what would make it.
+func (d *Driver) busy(s *spec.State, name, service string, changes bool) error {
 	for _, r := range s.Rollouts {
-		if r.Service == service && active(r) && d.driven(s, r) {
-			return faults.New(faults.Busy, "a rollout of %s is under way, driven by %s since %s", name,
-				s.MachineName(r.Driver), r.StartedAt.UTC().Format(time.TimeOnly)+" UTC").
-				WithHint("wait for it; see where it is: uc inspect %s", name)
+		if r.Service != service || !active(r) || changes && r.From == r.To || !d.driven(s, r) {
+			continue
 		}
+		return faults.New(faults.Busy, "a rollout of %s is under way, driven by %s since %s", name,
+			s.MachineName(r.Driver), r.StartedAt.UTC().Format(time.TimeOnly)+" UTC").
+			WithHint("wait for it; see where it is: uc inspect %s", name)
 	}
 	return nil
 }
 
-// free is busy, and ends rollouts whose driver is gone: the new one begins
-// where they stopped.
-func (d *Driver) free(tx Tx, name, service string) error {
+// free is busy, and ends the rollouts that give way and those whose driver is
+// gone: the new one begins where they stopped.
+func (d *Driver) free(tx Tx, name, service string, changes bool) error {
 	state := tx.State()
-	if err := d.busy(state, name, service); err != nil {
+	if err := d.busy(state, name, service, changes); err != nil {
 		return err
 	}
 	for _, r := range state.Rollouts {
 		if r.Service != service || !active(r) {
 			continue
 		}
-		r.Stage, r.EndedAt, r.Error = spec.RolloutSuperseded, d.Now(), "its driver was gone when another rollout began"
+		r.Stage, r.EndedAt, r.Error = spec.RolloutSuperseded, d.Now(), "another rollout began"
 		if err := tx.Put(r); err != nil {
 			return err
 		}

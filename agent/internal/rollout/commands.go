@@ -55,7 +55,7 @@ func (d *Driver) Stop(ctx context.Context, services []string, report func(Progre
 	return d.end(ctx, services, report, ending{
 		plan: plan.Stop,
 		write: func(tx Tx, p plan.ServicePlan) error {
-			if err := d.free(tx, p.Name(), p.ID()); err != nil {
+			if err := d.free(tx, p.Name(), p.ID(), true); err != nil {
 				return err
 			}
 			if err := tx.Put(*p.After); err != nil {

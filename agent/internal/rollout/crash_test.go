@@ -442,3 +442,44 @@ func TestAgentStopsDuringARepair(t *testing.T) {
 		wantImages(t, w.settled("c"), webID, slices.Repeat([]string{"web:2"}, 6)...)
 	})
 }
+
+// TestDeployDoesNotWaitForAHopelessRepair makes a repair hang, and deploys what
+// would have made it succeed.
+func TestDeployDoesNotWaitForAHopelessRepair(t *testing.T) {
+	inWorld(t, three, func(t *testing.T, w *simWorld) {
+		sp := web("web:1", 0)
+		sp.Mode = spec.Global
+		must(t, w.m("a").deploy(sp))
+		w.settled("a")
+		w.images["web:1"] = hangs
+		w.add("d", w.m("a").replica(), 0)
+		time.Sleep(time.Minute)
+		driving := func() (n int) {
+			for _, r := range w.m("a").replica().State().Rollouts {
+				if active(r) {
+					n++
+				}
+			}
+			return n
+		}
+		if driving() != 1 {
+			t.Fatal("no repair is under way")
+		}
+		// What changes no revision has to wait.
+		wantCode(t, w.m("b").deploy(sp), "busy")
+		sp.Container.Image = "web:2"
+		began := time.Now()
+		must(t, w.m("b").deploy(sp))
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("took %s", took)
+		}
+		time.Sleep(time.Second)
+		driver := w.m("a").driver
+		driver.mu.Lock()
+		defer driver.mu.Unlock()
+		if len(driver.driving) != 0 {
+			t.Error("the repair's driver still waits")
+		}
+		wantImages(t, w.m("a").replica().State(), webID, slices.Repeat([]string{"web:2"}, 4)...)
+	})
+}

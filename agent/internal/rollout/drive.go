@@ -68,6 +68,29 @@ func (d *drive) holds(s *spec.State) error {
 	return nil
 }
 
+// whileHeld is ctx until the claim does not hold any more, so that no call to a
+// machine outlives what it was for.
+func (d *drive) whileHeld(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	rows, unsubscribe := d.Store.Subscribe()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer unsubscribe()
+		for {
+			if err := d.holds(d.Store.State()); err != nil {
+				cancel(err)
+				return
+			}
+			select {
+			case <-rows:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return ctx, func() { cancel(nil); wg.Wait() }
+}
+
 // target is the revision that a rollout leads to in its stage.
 func target(r spec.Rollout) string {
 	if r.Stage == spec.RolloutReturning {
@@ -131,11 +154,11 @@ func (d *drive) settle(ctx context.Context) error {
 			return err
 		}
 		batch := next(steps, d.parallelism(state))
-		if key := keys(batch); key == done {
+		key := keys(batch)
+		if key == done {
 			return faults.New(faults.Internal, "the rollout of %s makes no progress at: %s", d.name, batch[0].Text)
-		} else {
-			done = key
 		}
+		done = key
 		replaces := batch[len(batch)-1].Order != ""
 		if replaces && replaced {
 			if err := sleep(ctx, d.delay(state)); err != nil {

@@ -298,7 +298,7 @@ func (d *Driver) repair(ctx context.Context, s *spec.State, service string) (*dr
 		if !ok {
 			return nil
 		}
-		if err := d.free(tx, svc.Project+"/"+svc.Name, service); err != nil {
+		if err := d.free(tx, svc.Project+"/"+svc.Name, service, false); err != nil {
 			return err
 		}
 		r, err := d.newRollout(service, svc.Revision, svc.Revision)
