@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -157,11 +158,22 @@ func (l *loop) anew(replica string) {
 func (l *loop) replicasOf(images []string) []string {
 	var out []string
 	for id, w := range Wishes(l.cfg.Store.State(), l.cfg.Machine) {
-		if slices.Contains(images, w.Revision.Spec.Container.Image) {
+		if slices.ContainsFunc(images, func(i string) bool { return plainName(i) == plainName(w.Revision.Spec.Container.Image) }) {
 			out = append(out, id)
 		}
 	}
 	return out
+}
+
+// plainName is an image's name without what engines add to a short one.
+func plainName(image string) string {
+	for _, prefix := range []string{"localhost/", "docker.io/library/", "docker.io/"} {
+		if short, ok := strings.CutPrefix(image, prefix); ok {
+			image = short
+			break
+		}
+	}
+	return strings.TrimSuffix(image, ":latest")
 }
 
 // list looks at the engine. What is known of replicas under way is newer than

@@ -298,7 +298,7 @@ func TestImagesArePulledOrAwaited(t *testing.T) {
 			t.Errorf("%q", row.Error)
 		}
 		m.engine.AddImage("web:1")
-		m.r.ImageArrived("web:1")
+		m.r.ImageArrived("localhost/web:1")
 		m.wantState("rep_1", spec.ContainerRunning)
 		m.store.update(func(s *spec.State) {
 			s.Revisions["rev_2"] = spec.Revision{ID: "rev_2", Spec: spec.ServiceSpec{Container: spec.ContainerSpec{Image: "public:1"}}}

@@ -198,6 +198,37 @@ func TestCreateNeverPulls(t *testing.T) {
 	}
 }
 
+func TestMistakesAreToldBriefly(t *testing.T) {
+	e := realPodman(t)
+	for want, spoil := range map[string]func(*spec.ContainerSpec){
+		"not a directory":             func(c *spec.ContainerSpec) { c.Files = []spec.File{{Target: "/app/x", Content: []byte("x")}} },
+		"unable to find user nobody":  func(c *spec.ContainerSpec) { c.User = "nobody" },
+		"/proc/sys/net/absent":        func(c *spec.ContainerSpec) { c.Sysctls = map[string]string{"net.absent": "1"} },
+		"executable file `/absent`":   func(c *spec.ContainerSpec) { c.Entrypoint = []string{"/absent"} },
+		`"CAP_FLY": unknown`:          func(c *spec.ContainerSpec) { c.CapAdd = []string{"FLY"} },
+		"/dev/absent":                 func(c *spec.ContainerSpec) { c.Devices = []string{"/dev/absent"} },
+		"stop signal SIGFLY does not": func(c *spec.ContainerSpec) { c.StopSignal = "FLY" },
+		`security option "fly=yes"`:   func(c *spec.ContainerSpec) { c.SecurityOpt = []string{"fly=yes"} },
+		"volume gone of": func(c *spec.ContainerSpec) {
+			c.Mounts = []spec.Mount{{Type: spec.MountVolume, Source: "gone", Target: "/x"}}
+		},
+	} {
+		r := request(t)
+		spoil(&r.Spec)
+		id, err := e.Create(t.Context(), r)
+		if err == nil {
+			err = e.Start(t.Context(), id)
+			must(t, e.Remove(t.Context(), id))
+		}
+		if err == nil || !strings.Contains(err.Error(), want) || len(err.Error()) > 400 || strings.Contains(err.Error(), "OCI runtime") {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	if list, err := e.List(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("left behind: %+v, %v", list, err)
+	}
+}
+
 func TestTakenNamesAndAddresses(t *testing.T) {
 	e := realPodman(t)
 	first := request(t)

@@ -41,18 +41,41 @@ func (e *Engine) explain(doing string, err error) error {
 	case isConnection(err):
 		return e.notRunning(err)
 	}
-	text := strings.TrimSpace(err.Error())
-	if isDiskFull(text) {
+	text := briefly(err)
+	if isDiskFull(err.Error()) {
 		return faults.New(faults.DiskFull, "%s: no space left on the disk", doing).
 			WithHint("df -h /var/lib/containers; podman image prune").Because(err)
 	}
 	fault := faults.New(faults.Engine, "podman: %s: %s", doing, text)
 	for _, c := range conditions {
-		if strings.Contains(text, c.text) {
+		if strings.Contains(err.Error(), c.text) {
 			return fault.Because(errors.Join(c.is, err))
 		}
 	}
 	return fault.Because(err)
+}
+
+// What Podman appends to what its runtime said: its guess of the kind of
+// error, which is wrong as often as not.
+var guesses = []string{
+	": OCI runtime error", ": OCI permission denied", ": OCI runtime attempted to invoke a command that was not found",
+}
+
+// briefly is what Podman says, without guesses. Some of its messages hold a
+// dump of a whole request: then the cause alone is said.
+func briefly(err error) string {
+	const most = 300
+	text := strings.TrimSpace(err.Error())
+	for _, g := range guesses {
+		text = strings.TrimSuffix(text, g)
+	}
+	if m, ok := errors.AsType[*errorhandling.ErrorModel](err); ok && len(text) > most && m.Because != "" {
+		text = m.Because
+	}
+	if len(text) > most {
+		text = "... " + text[len(text)-most:]
+	}
+	return strings.ToValidUTF8(text, "")
 }
 
 // notRunning is the fault of a service that does not answer.

@@ -84,7 +84,7 @@ func (e *Engine) PullImage(ctx context.Context, name string) error {
 		return err
 	}
 	policy, quiet := "always", true
-	_, err = images.Pull(call, name, &images.PullOptions{Policy: &policy, Quiet: &quiet})
+	_, err = images.Pull(call, qualified(name), &images.PullOptions{Policy: &policy, Quiet: &quiet})
 	switch {
 	case err == nil:
 		return nil
@@ -93,6 +93,20 @@ func (e *Engine) PullImage(ctx context.Context, name string) error {
 	}
 	return faults.New(faults.NoImage, "image %s is not on this machine and cannot be pulled: %s", name, lastCause(err)).
 		WithHint("uc image push %s", name).Because(err)
+}
+
+// qualified is a name with its registry. One without is Docker Hub's, as in
+// every Compose file, whatever this machine's own settings say: a service is
+// to run the same image wherever it is placed.
+func qualified(name string) string {
+	first, rest, found := strings.Cut(name, "/")
+	switch {
+	case !found:
+		return "docker.io/library/" + name
+	case strings.ContainsAny(first, ".:") || first == "localhost":
+		return name
+	}
+	return "docker.io/" + first + "/" + rest
 }
 
 // lastCause is the end of a chain of causes as Podman prints it: what a

@@ -2,6 +2,7 @@ package podman
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -96,6 +97,35 @@ func TestLoadOfABadArchive(t *testing.T) {
 	}
 	if _, err := e.LoadImage(t.Context(), strings.NewReader("no archive")); err == nil {
 		t.Error("garbage was loaded")
+	}
+}
+
+func TestNamesWithoutRegistryAreDockerHubs(t *testing.T) {
+	for name, want := range map[string]string{
+		"nginx:1": "docker.io/library/nginx:1", "grafana/grafana": "docker.io/grafana/grafana", "ghcr.io/a/b:1": "ghcr.io/a/b:1",
+		"localhost/a:1": "localhost/a:1", "reg:5000/a": "reg:5000/a", "nginx@sha256:00": "docker.io/library/nginx@sha256:00",
+	} {
+		if got := qualified(name); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+}
+
+// A container is made of the name that its service says, so that has to find
+// what was pulled or pushed under the long one.
+func TestShortNamesFindTheirImages(t *testing.T) {
+	e := realPodman(t)
+	app, err := os.ReadFile(os.Getenv(appEnv))
+	must(t, err)
+	l := []blob{tarBlob(map[string][]byte{"app": app})}
+	for long, short := range map[string]string{"docker.io/library/uncloud-hub:1": "uncloud-hub:1", "localhost/uncloud-pushed:1": "uncloud-pushed:1"} {
+		load(t, e, long, ociArchive(long, l))
+		r := request(t)
+		r.Spec.Image = short
+		run(t, e, r)
+		if has, err := e.HasImage(t.Context(), short); err != nil || !has {
+			t.Errorf("%s: %v, %v", short, has, err)
+		}
 	}
 }
 
