@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"uncloud/tests/lab"
 )
 
@@ -29,6 +31,9 @@ var shared struct {
 }
 
 func TestMain(m *testing.M) {
+	if lab.Ready() == nil {
+		queue()
+	}
 	code := m.Run()
 	if shared.lab != nil {
 		if err := shared.lab.Down(context.Background()); err != nil {
@@ -37,6 +42,23 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
+}
+
+// turn is the lock of the process that tells stories. It is gone with it.
+var turn *os.File
+
+// queue waits until no other process tells stories: they use the same labs.
+func queue() {
+	f, err := os.OpenFile("/run/uclab-stories.turn", os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil && unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		fmt.Fprintln(os.Stderr, "stories: another run is under way, waiting for its end")
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "stories:", err)
+		os.Exit(1)
+	}
+	turn = f
 }
 
 // together gives the cluster that stories share: m1, m2, m3, all up.
