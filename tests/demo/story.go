@@ -93,7 +93,8 @@ func (s *story) pages(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(s.out, "    outside$ curl -H 'Host: %s' http://%s/\n    %s\n", site, m.Address(), strings.TrimSpace(body))
+		fmt.Fprintf(s.out, "    outside$ curl --resolve %s:80:%s http://%s/\n", site, m.Address(), site)
+		fmt.Fprint(&indenter{out: s.out}, body)
 	}
 	return nil
 }
