@@ -19,7 +19,7 @@ type Input struct {
 	State    *spec.State
 	Ready    bool // the state has caught up: what it lacks is really gone
 	Observed []runtime.Container
-	Retiring map[string]bool // replicas whose container must go while its row still wants it, stopped
+	Retiring map[string]bool // replicas whose container must go although they have a row
 	Holds    map[string]Hold // by replica
 }
 
@@ -73,6 +73,9 @@ func Wishes(s *spec.State, machine string) map[string]*Wish {
 	}
 	return out
 }
+
+// mayRetire tells whether the container may go while the replica has a row.
+func (w *Wish) mayRetire() bool { return !w.Running || w.Draining }
 
 // byReplica groups the cluster's containers by replica, in a fixed order. The
 // first of a group is the one to keep: a living one before others, then the
@@ -154,7 +157,7 @@ func unwanted(in Input, w *Wish, c runtime.Container) string {
 	switch {
 	case w == nil:
 		return gone(in, c)
-	case in.Retiring[c.Replica]:
+	case in.Retiring[c.Replica] && w.mayRetire():
 		return fmt.Sprintf("replica %s is retired", w.Replica.Name)
 	case !in.subnet().IsValid():
 		return "" // this machine's own row is not here yet

@@ -81,6 +81,13 @@ func TestPlan(t *testing.T) {
 			replica(s, func(r *spec.Replica) { r.Wanted = spec.WantStopped })
 			in.Retiring = map[string]bool{"rep_1": true}
 		}, "remove rep_1: replica web-1 is retired"},
+		{"retired while draining", runtime.Running, func(s *spec.State, in *Input) {
+			replica(s, func(r *spec.Replica) { r.Wanted = spec.WantDraining })
+			in.Retiring = map[string]bool{"rep_1": true}
+		}, "remove rep_1: replica web-1 is retired"},
+		{"not retired while wanted", runtime.Running, func(_ *spec.State, in *Input) {
+			in.Retiring = map[string]bool{"rep_1": true}
+		}, ""},
 		{"draining runs on", runtime.Running, func(s *spec.State, _ *Input) {
 			replica(s, func(r *spec.Replica) { r.Wanted = spec.WantDraining })
 		}, ""},

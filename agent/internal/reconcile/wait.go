@@ -54,7 +54,7 @@ func (r *Reconciler) EnsureReplica(ctx context.Context, replica string, skipHeal
 
 // RetireReplica stops and removes the container of a replica and returns when
 // it is gone; at once where there is none. A replica whose row says that it
-// should run here is a conflict fault.
+// should run here, and not that it drains, is a conflict fault.
 func (r *Reconciler) RetireReplica(ctx context.Context, replica string) error {
 	a, err := r.await(ctx, &waiter{replica: replica, retire: true})
 	return errors.Join(err, a.err)
@@ -154,7 +154,7 @@ func (l *loop) row(replica string) spec.Container { return l.cfg.Store.State().C
 
 func (l *loop) retired(w *waiter, wish *Wish) (answer, bool) {
 	switch p := l.problems[w.replica]; {
-	case wish != nil && wish.Running && !wish.Draining:
+	case wish != nil && !wish.mayRetire():
 		return answer{err: faults.New(faults.Conflict, "replica %s is wanted running on this machine", wish.Replica.Name)}, true
 	case !l.has(w.replica):
 		return answer{}, true

@@ -209,6 +209,9 @@ func TestRetire(t *testing.T) {
 		if err := m.r.RetireReplica(m.Context(), "rep_1"); faults.CodeOf(err) != faults.Conflict {
 			t.Errorf("of what should run: %v", err)
 		}
+		if m.wantState("rep_1", spec.ContainerRunning); slices.Contains(m.engine.Calls(), "Remove shop-web-1") {
+			t.Error("refused, and yet done")
+		}
 		m.store.update(func(s *spec.State) { delete(s.Replicas, "rep_1") })
 		must(t, m.r.RetireReplica(m.Context(), "rep_1"))
 		if _, ok := m.engine.Request("rep_1"); ok {
