@@ -36,7 +36,8 @@ func AppendRecord(dst []byte, r Record, writers []Version, d Dict, inline func(c
 	dst = append(dst, recordFormat)
 	dst = binary.AppendUvarint(dst, r.CL)
 	dst = binary.AppendUvarint(dst, uint64(r.Stamp))
-	dst = binary.AppendUvarint(dst, d.Site(r.Site))
+	born := d.Site(r.Site)
+	dst = binary.AppendUvarint(dst, born)
 	dst = binary.AppendUvarint(dst, uint64(len(writers)))
 	for _, v := range writers {
 		dst = binary.AppendUvarint(dst, d.Site(v.Site))
@@ -44,12 +45,16 @@ func AppendRecord(dst []byte, r Record, writers []Version, d Dict, inline func(c
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(r.Cells)))
 	for _, c := range r.Cells {
-		dst = appendCell(dst, c, r.Stamp, d, inline == nil || inline(c.Column))
+		site := born // most cells of most rows are of one site
+		if c.Site != r.Site {
+			site = d.Site(c.Site)
+		}
+		dst = appendCell(dst, c, r.Stamp, site, d, inline == nil || inline(c.Column))
 	}
 	return dst
 }
 
-func appendCell(dst []byte, c Cell, base Stamp, d Dict, withValue bool) []byte {
+func appendCell(dst []byte, c Cell, base Stamp, site uint64, d Dict, withValue bool) []byte {
 	name := d.Name(c.Column) << 1
 	if withValue {
 		name |= 1
@@ -57,7 +62,7 @@ func appendCell(dst []byte, c Cell, base Stamp, d Dict, withValue bool) []byte {
 	dst = binary.AppendUvarint(dst, name)
 	dst = binary.AppendUvarint(dst, c.Ver)
 	dst = binary.AppendVarint(dst, int64(c.Stamp-base))
-	dst = binary.AppendUvarint(dst, d.Site(c.Site))
+	dst = binary.AppendUvarint(dst, site)
 	if withValue {
 		dst = AppendValue(dst, c.Value)
 	}

@@ -5,13 +5,14 @@ import (
 	"path/filepath"
 	"testing"
 
+	"uncloud/agent/internal/crdt"
 	"uncloud/internal/spec"
 )
 
 // The control of these benchmarks is the same insert into a plain table with
 // the same setup: go test -bench Insert.
 func BenchmarkInsert(b *testing.B) {
-	for _, size := range []int{1, 10, 1000} {
+	for _, size := range []int{1, 10, 40, 1000} {
 		b.Run(fmt.Sprintf("plain/%d", size), func(b *testing.B) { benchPlain(b, size) })
 		b.Run(fmt.Sprintf("store/%d", size), func(b *testing.B) { benchStore(b, size) })
 	}
@@ -40,27 +41,52 @@ func benchPlain(b *testing.B, size int) {
 	}
 }
 
+const benchSchema = "CREATE TABLE t (id TEXT PRIMARY KEY, machine, kind, subject, text)"
+
 func benchStore(b *testing.B, size int) {
-	s := open(b, Options{Dir: b.TempDir()})
-	var seq uint64
+	s := open(b, Options{Dir: b.TempDir(), Schema: benchSchema})
 	n := 0
 	for b.Loop() {
-		seq++
-		edits := make([]edit, size)
-		for i := range edits {
-			n++
-			row := spec.Event{ID: fmt.Sprintf("evt_%013d", n), Machine: "mch_abcdefgh", Kind: "kind", Subject: "subject", Text: "some text"}
-			set, err := typedTables["events"].encode(row)
-			if err != nil {
+		alter(b, s, func(tx *Tx) {
+			for range size {
+				n++
+				putSample(tx, n)
+			}
+		})
+	}
+}
+
+func putSample(tx *Tx, n int) {
+	tx.PutValues("t", Values{"id": crdt.Text(fmt.Sprintf("evt_%013d", n))}, Values{
+		"machine": crdt.Text("mch_abcdefgh"), "kind": crdt.Text("kind"), "subject": crdt.Text("subject"), "text": crdt.Text("some text"),
+	})
+}
+
+// BenchmarkMerge merges 20,000 new rows in batches of 40; its control is
+// BenchmarkInsert/plain with transactions of 40 rows.
+func BenchmarkMerge(b *testing.B) {
+	const rows, each = 20_000, 40
+	from := open(b, Options{Schema: benchSchema})
+	var batches []crdt.Batch
+	from.OnCommit(func(c Commit) { batches = append(batches, c.Batch) })
+	for n := 0; n < rows; n += each {
+		alter(b, from, func(tx *Tx) {
+			for i := range each {
+				putSample(tx, n+i)
+			}
+		})
+	}
+	for b.Loop() {
+		b.StopTimer()
+		s := open(b, Options{Dir: b.TempDir(), Schema: benchSchema})
+		b.StartTimer()
+		for _, batch := range batches {
+			if _, err := s.Merge(b.Context(), batch); err != nil {
 				b.Fatal(err)
 			}
-			edits[i] = edit{id: rowID{"events", row.ID}, set: set}
-		}
-		next := Version{Site: s.Site(), Seq: seq}
-		if _, err := s.write(false, func(*conn) (outcome, error) { return s.stamp(edits, next) }); err != nil {
-			b.Fatal(err)
 		}
 	}
+	b.ReportMetric(rows*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
 }
 
 // BenchmarkUpdate is the whole way, with a state of some thousand rows.

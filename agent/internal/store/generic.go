@@ -21,6 +21,7 @@ type Table struct {
 	Name    string
 	Columns []Column // in the order of the statement
 	Key     []int    // indexes into Columns, in the order of the primary key
+	sorted  []int    // the other columns, by name
 	plain   bool     // the key is one column of text, which is then Row.Key itself
 	byName  map[string]int
 }
@@ -143,6 +144,12 @@ func (t *Table) read(c *conn) error {
 	if len(t.Key) == 0 {
 		return invalidSchema("table %s has no primary key", t.Name)
 	}
+	for i := range t.Columns {
+		if !slices.Contains(t.Key, i) {
+			t.sorted = append(t.sorted, i)
+		}
+	}
+	slices.SortFunc(t.sorted, func(a, b int) int { return strings.Compare(t.Columns[a].Name, t.Columns[b].Name) })
 	t.plain = len(t.Key) == 1 && t.Columns[t.Key[0]].kind == texts
 	return errors.Join(t.readDefaults(c, defaults), t.refuseIndexes(c))
 }

@@ -59,14 +59,20 @@ func (s *Store) checkMarks(marks crdt.Known) error {
 func (s *Store) join(rows []crdt.Row, known crdt.Known) (outcome, error) {
 	out := outcome{known: known}
 	now := s.clock()
-	for _, got := range dedupe(rows) {
+	rows = dedupe(rows)
+	ids := make([]rowID, len(rows))
+	for i, got := range rows {
 		if err := got.Check(); err != nil {
 			return out, err
 		}
-		old, at, err := s.file.load(s.file.w, got.Table, got.Key)
-		if err != nil {
-			return out, err
-		}
+		ids[i] = rowID{got.Table, got.Key}
+	}
+	have, err := s.file.loadAll(s.file.w, ids)
+	if err != nil {
+		return out, err
+	}
+	for i, got := range rows {
+		old := have[i].row
 		row := old
 		row.Record = crdt.Merge(old.Record, got.Record)
 		row.Writers = crdt.MergeWriters(old.Writers, got.Writers, known)
@@ -74,7 +80,7 @@ func (s *Store) join(rows []crdt.Row, known crdt.Known) (outcome, error) {
 			s.noteSkew(got)
 		}
 		if !row.Record.Equal(old.Record) || !slices.Equal(row.Writers, old.Writers) {
-			out.changes = append(out.changes, change{old, row, at})
+			out.changes = append(out.changes, change{old, row, have[i].at})
 		}
 	}
 	return out, nil
@@ -157,22 +163,14 @@ func (s *Store) Reseat(ctx context.Context, seen Version) (bool, error) {
 // and forgets the versions of from.
 func (s *Store) rewrite(c *conn, from crdt.SiteID, to Version) (outcome, error) {
 	out := outcome{known: s.file.known.Without(from).Union(crdt.Knows(to))}
-	err := s.file.scan(c, func(old crdt.Row) error {
+	err := s.file.scanPlaces(c, func(old crdt.Row, at place) error {
 		row := old
 		row.Writers = slices.DeleteFunc(slices.Clone(old.Writers), func(v Version) bool { return v.Site == from })
 		if len(row.Writers) < len(old.Writers) {
 			row.Writers = crdt.MergeWriters(row.Writers, []Version{to}, out.known)
-			out.changes = append(out.changes, change{old: old, row: row})
+			out.changes = append(out.changes, change{old, row, at})
 		}
 		return nil
 	})
-	if err != nil {
-		return out, err
-	}
-	for i, ch := range out.changes {
-		if _, out.changes[i].at, err = s.file.load(c, ch.row.Table, ch.row.Key); err != nil {
-			return out, err
-		}
-	}
-	return out, nil
+	return out, err
 }

@@ -2,9 +2,11 @@ package store
 
 import (
 	"database/sql/driver"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"uncloud/agent/internal/crdt"
 )
@@ -15,7 +17,7 @@ type shape struct {
 	name    string
 	key     string
 	columns []string // without the key and the record
-	sql     struct{ get, scan, upsert, remove string }
+	sql     struct{ get, getMany, scan, insert, insertMany, upsert, remove string }
 }
 
 func newShape(name string, columns []string) *shape {
@@ -34,8 +36,11 @@ func newShape(name string, columns []string) *shape {
 	s.sql.scan = fmt.Sprintf("SELECT %s FROM %s", list, quote(name))
 	s.sql.get = s.sql.scan + fmt.Sprintf(" WHERE %s = ?", quote(s.key))
 	s.sql.remove = fmt.Sprintf("DELETE FROM %s WHERE %s = ?", quote(name), quote(s.key))
-	s.sql.upsert = fmt.Sprintf("INSERT INTO %s (%s) VALUES (?%s) ON CONFLICT DO UPDATE SET %s",
-		quote(name), list, strings.Repeat(", ?", len(all)-1), strings.Join(sets, ", "))
+	s.sql.getMany = s.sql.scan + fmt.Sprintf(" WHERE %s IN (SELECT value FROM json_each(?))", quote(s.key))
+	values := "(?" + strings.Repeat(", ?", len(all)-1) + ")"
+	s.sql.insert = fmt.Sprintf("INSERT INTO %s (%s) VALUES %s", quote(name), list, values)
+	s.sql.insertMany = s.sql.insert + strings.Repeat(", "+values, many-1)
+	s.sql.upsert = s.sql.insert + " ON CONFLICT DO UPDATE SET " + strings.Join(sets, ", ")
 	return s
 }
 
@@ -51,6 +56,10 @@ func quoteAll(names []string) []string {
 
 // holds tells whether the table has a column of this name.
 func (s *shape) holds(column string) bool { return slices.Contains(s.columns, column) }
+
+// many is how many rows one statement writes where there are that many: most
+// of the time of a small statement goes into starting it.
+const many = 32
 
 // place is where a row was found.
 type place int
@@ -86,6 +95,74 @@ func (f *file) load(c *conn, table, key string) (row crdt.Row, at place, err err
 	return row, at, err
 }
 
+// found is a row as load gives it.
+type found struct {
+	row crdt.Row
+	at  place
+}
+
+// loadAll is load for many rows, with a few statements for all of them.
+func (f *file) loadAll(c *conn, ids []rowID) ([]found, error) {
+	out := make([]found, len(ids))
+	keys := map[string][]string{}
+	wanted := make(map[rowID]int, len(ids))
+	for i, id := range ids {
+		out[i].row = crdt.Row{Table: id.table, Key: id.key}
+		if len(ids) < many || !plainText(id.key) {
+			var err error
+			if out[i].row, out[i].at, err = f.load(c, id.table, id.key); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		keys[id.table] = append(keys[id.table], id.key)
+		wanted[id] = i
+	}
+	for table, list := range keys {
+		err := f.loadMany(c, table, list, func(row crdt.Row, at place) { out[wanted[rowID{table, row.Key}]] = found{row, at} })
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (f *file) loadMany(c *conn, table string, keys []string, each func(crdt.Row, place)) error {
+	list, err := json.Marshal(keys)
+	if err != nil {
+		return err
+	}
+	hits := 0
+	if s := f.tables[table]; s != nil {
+		err := c.query(s.sql.getMany, []any{string(list)}, func(values []driver.Value) error {
+			row, err := f.unpack(s, values)
+			each(row, inTable)
+			hits++
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	n, ok := f.dict.find(table)
+	if !ok || hits == len(keys) {
+		return nil
+	}
+	if any, err := c.number("SELECT EXISTS (SELECT 1 FROM _shelf WHERE tbl = ?)", int64(n)); any == 0 || err != nil {
+		return err
+	}
+	return c.query("SELECT key, record FROM _shelf WHERE tbl = ? AND key IN (SELECT value FROM json_each(?))", []any{int64(n), string(list)}, func(values []driver.Value) error {
+		row, err := f.unpackShelved(table, values[0].(string), values[1])
+		each(row, onShelf)
+		return err
+	})
+}
+
+// plainText tells whether s comes out of SQLite's JSON as it went in.
+func plainText(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' })
+}
+
 // unpack reads a row as the get and scan statements of its table give it.
 func (f *file) unpack(s *shape, values []driver.Value) (crdt.Row, error) {
 	row := crdt.Row{Table: s.name, Key: values[0].(string)}
@@ -112,83 +189,19 @@ func (f *file) unpackShelved(table, key string, record driver.Value) (crdt.Row, 
 	return row, nil
 }
 
-// save writes a row over old, which load gave with its place.
-func (f *file) save(c *conn, row, old crdt.Row, at place) error {
-	var err error
-	if s := f.tables[row.Table]; s != nil && row.Record.Alive() {
-		err = f.saveInTable(c, s, row, at)
-	} else {
-		err = f.saveOnShelf(c, s, row, at)
-	}
-	if err != nil {
-		return fmt.Errorf("save %s %q: %w", row.Table, row.Key, err)
-	}
-	return f.saveWriters(c, row, old)
-}
-
-func (f *file) saveInTable(c *conn, s *shape, row crdt.Row, at place) error {
-	args := make([]any, 2+len(s.columns))
-	args[0] = row.Key
-	args[1] = crdt.AppendRecord(nil, row.Record, row.Writers, &f.dict, func(column string) bool { return !s.holds(column) })
-	for _, cell := range row.Record.Cells {
-		if i := slices.Index(s.columns, cell.Column); i >= 0 {
-			args[2+i] = toSQL(cell.Value)
-		}
-	}
-	if err := f.dict.flush(c); err != nil {
-		return err
-	}
-	if at == onShelf {
-		if err := c.exec("DELETE FROM _shelf WHERE tbl = ? AND key = ?", int64(f.dict.Name(row.Table)), row.Key); err != nil {
-			return err
-		}
-	}
-	return c.exec(s.sql.upsert, args...)
-}
-
-func (f *file) saveOnShelf(c *conn, s *shape, row crdt.Row, at place) error {
-	record := crdt.AppendRecord(nil, row.Record, row.Writers, &f.dict, nil)
-	table := int64(f.dict.Name(row.Table))
-	if err := f.dict.flush(c); err != nil {
-		return err
-	}
-	if at == inTable {
-		if err := c.exec(s.sql.remove, row.Key); err != nil {
-			return err
-		}
-	}
-	return c.exec("INSERT INTO _shelf (tbl, key, record) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record", table, row.Key, record)
-}
-
-// saveWriters moves the row to its newest version in each site's list.
-func (f *file) saveWriters(c *conn, row, old crdt.Row) error {
-	table := int64(f.dict.Name(row.Table))
-	for _, v := range old.Writers {
-		if !slices.Contains(row.Writers, v) {
-			if err := c.exec("DELETE FROM _version WHERE site = ? AND seq = ? AND tbl = ? AND key = ?", int64(f.dict.Site(v.Site)), int64(v.Seq), table, row.Key); err != nil {
-				return err
-			}
-		}
-	}
-	for _, v := range row.Writers {
-		if !slices.Contains(old.Writers, v) {
-			if err := c.exec("INSERT INTO _version (site, seq, tbl, key) VALUES (?, ?, ?, ?)", int64(f.dict.Site(v.Site)), int64(v.Seq), table, row.Key); err != nil {
-				return err
-			}
-		}
-	}
-	return f.dict.flush(c)
-}
-
 // scan calls each for every row, also for those on the shelf.
 func (f *file) scan(c *conn, each func(crdt.Row) error) error {
+	return f.scanPlaces(c, func(row crdt.Row, _ place) error { return each(row) })
+}
+
+func (f *file) scanPlaces(c *conn, each func(crdt.Row, place) error) error {
 	for _, s := range f.tables {
 		err := c.query(s.sql.scan, nil, func(values []driver.Value) error {
 			row, err := f.unpack(s, values)
 			if err != nil {
 				return err
 			}
-			return each(row)
+			return each(row, inTable)
 		})
 		if err != nil {
 			return fmt.Errorf("read table %s: %w", s.name, err)
@@ -203,7 +216,7 @@ func (f *file) scan(c *conn, each func(crdt.Row) error) error {
 		if err != nil {
 			return err
 		}
-		return each(row)
+		return each(row, onShelf)
 	})
 }
 

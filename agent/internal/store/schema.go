@@ -131,24 +131,15 @@ func (f *file) guardTables() error {
 // settle moves what newer agents wrote, and was kept packed, into the tables
 // and columns that a migration has just made. Records stay as they are.
 func (f *file) settle() error {
-	var rows []crdt.Row
-	err := f.scan(f.w, func(r crdt.Row) error {
-		rows = append(rows, r)
+	var all []change
+	err := f.scanPlaces(f.w, func(row crdt.Row, at place) error {
+		all = append(all, change{old: row, row: row, at: at})
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for _, row := range rows {
-		_, at, err := f.load(f.w, row.Table, row.Key)
-		if err != nil {
-			return err
-		}
-		if err := f.save(f.w, row, row, at); err != nil {
-			return err
-		}
-	}
-	return nil
+	return f.saveAll(f.w, all)
 }
 
 // number runs a query for one integer, 0 where there is no row.

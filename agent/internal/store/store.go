@@ -146,8 +146,11 @@ func (s *Store) readAll() error {
 // apply brings a row into a draft, or notes why it cannot be read. Such a row
 // is still merged and passed on: a newer agent may understand it.
 func (s *Store) apply(d *draft, row crdt.Row) {
-	id := rowID{row.Table, row.Key}
 	err := d.apply(row)
+	if err == nil && len(s.bad) == 0 {
+		return
+	}
+	id := rowID{row.Table, row.Key}
 	if err == nil {
 		delete(s.bad, id)
 	} else {

@@ -108,9 +108,7 @@ type edit struct {
 	id  rowID
 	set []crdt.Assignment // nil: delete
 
-	loaded bool // old and at are given
-	old    crdt.Row
-	at     place
+	values *valueRow // instead of set, for a row of Options.Schema
 }
 
 // edits compares what tx made with what was there. Only the end counts: a row
@@ -119,9 +117,7 @@ func (s *Store) edits(tx *Tx) ([]edit, error) {
 	var out []edit
 	for _, id := range tx.order {
 		if r := tx.values[id]; r != nil {
-			if e, changed := r.edit(id); changed {
-				out = append(out, e)
-			}
+			out = append(out, edit{id: id, values: r})
 			continue
 		}
 		t := s.typed[id.table]
@@ -189,10 +185,8 @@ func (s *Store) write(lazy bool, decide func(*conn) (outcome, error)) (out outco
 		if out, err = decide(c); err != nil {
 			return err
 		}
-		for _, ch := range out.changes {
-			if err := s.file.save(c, ch.row, ch.old, ch.at); err != nil {
-				return err
-			}
+		if err := s.file.saveAll(c, out.changes); err != nil {
+			return err
 		}
 		return s.file.saveKnown(c, out.known)
 	})
@@ -228,22 +222,30 @@ func (s *Store) commit(edits []edit) (Version, error) {
 
 func (s *Store) stamp(edits []edit, next Version) (outcome, error) {
 	out := outcome{known: s.file.known}
+	ids := make([]rowID, len(edits))
+	for i, e := range edits {
+		ids[i] = e.id
+	}
+	have, err := s.file.loadAll(s.file.w, ids)
+	if err != nil {
+		return out, err
+	}
 	known := s.file.known.Union(crdt.Knows(next))
 	at := s.hlc.Next(s.clock())
 	var size sizeCheck
-	for _, e := range edits {
-		old, place := e.old, e.at
-		if !e.loaded {
-			var err error
-			if old, place, err = s.file.load(s.file.w, e.id.table, e.id.key); err != nil {
+	for i, e := range edits {
+		old, place := have[i].row, have[i].at
+		set := e.set
+		if e.values != nil {
+			if set, err = e.values.assignments(old); err != nil {
 				return out, err
 			}
 		}
 		row, changed := old, false
-		if e.set == nil {
+		if set == nil {
 			row.Record, changed = old.Record.Delete(at, next.Site)
 		} else {
-			row.Record, changed = old.Record.Put(e.set, at, next.Site)
+			row.Record, changed = old.Record.Put(set, at, next.Site)
 		}
 		if !changed {
 			continue

@@ -16,15 +16,22 @@ import (
 // Values is cells by their column.
 type Values map[string]crdt.Value
 
-// valueRow is a row of Options.Schema as a Tx leaves it.
+// valueRow is what a Tx does to a row of Options.Schema.
 type valueRow struct {
 	table *Table
-	old   crdt.Row
-	at    place
-	alive bool
-	cells []crdt.Value // by column; keys are NULL
-	given []bool       // written, as opposed to having their default
+	base  valueBase
+	cells []crdt.Value // by column
+	given []bool       // which of cells were set
 }
+
+// valueBase is what the columns hold that were not set.
+type valueBase int
+
+const (
+	present  valueBase = iota // what is there; there must be a row
+	defaults                  // their defaults
+	removed                   // nothing: the row goes
+)
 
 // PutValues writes a whole row of a table of Options.Schema: columns that set
 // does not name get their default. Only columns that differ from the row that
@@ -32,10 +39,8 @@ type valueRow struct {
 // fail with faults.Invalid, an unknown table or column with faults.NotFound.
 func (tx *Tx) PutValues(table string, key, set Values) {
 	tx.change(table, key, func(r *valueRow) error {
-		r.alive = true
-		for i, col := range r.table.Columns {
-			r.cells[i], r.given[i] = col.Default, false
-		}
+		r.base = defaults
+		clear(r.given)
 		return r.assign(set)
 	})
 }
@@ -44,8 +49,8 @@ func (tx *Tx) PutValues(table string, key, set Values) {
 // Update fails with faults.NotFound.
 func (tx *Tx) PatchValues(table string, key, set Values) {
 	tx.change(table, key, func(r *valueRow) error {
-		if !r.alive {
-			return faults.New(faults.NotFound, "table %s has no row %s", table, r.old.Key)
+		if r.base == removed {
+			return faults.New(faults.NotFound, "the row of table %s to patch is not there", table)
 		}
 		return r.assign(set)
 	})
@@ -54,7 +59,7 @@ func (tx *Tx) PatchValues(table string, key, set Values) {
 // DeleteKey removes a row. Deleting what is not there changes nothing.
 func (tx *Tx) DeleteKey(table string, key Values) {
 	tx.change(table, key, func(r *valueRow) error {
-		r.alive = false
+		r.base = removed
 		return nil
 	})
 }
@@ -70,7 +75,6 @@ func (tx *Tx) change(table string, key Values, do func(*valueRow) error) {
 	tx.err = err
 }
 
-// valueRow is the row as this Tx has left it so far.
 func (tx *Tx) valueRow(table string, key Values) (*valueRow, error) {
 	t := tx.store.generic[table]
 	if t == nil {
@@ -81,33 +85,16 @@ func (tx *Tx) valueRow(table string, key Values) (*valueRow, error) {
 		return nil, err
 	}
 	id := rowID{table, packed}
-	if r := tx.values[id]; r != nil {
-		return r, nil
-	}
-	r := &valueRow{table: t, cells: make([]crdt.Value, len(t.Columns)), given: make([]bool, len(t.Columns))}
-	f := tx.store.file
-	if r.old, r.at, err = f.load(f.w, table, packed); err != nil {
-		return nil, asFault(err)
-	}
-	r.alive = r.old.Record.Alive()
-	t.fill(r.old.Record, r.cells)
-	if tx.values == nil {
-		tx.values = map[rowID]*valueRow{}
-	}
-	tx.values[id] = r
-	tx.touch(id)
-	return r, nil
-}
-
-// fill puts the cells of a record, or defaults, in their columns.
-func (t *Table) fill(r crdt.Record, into []crdt.Value) {
-	for i, col := range t.Columns {
-		if cell, ok := r.Find(col.Name); ok {
-			into[i] = cell.Value
-		} else {
-			into[i] = col.Default
+	r := tx.values[id]
+	if r == nil {
+		if tx.values == nil {
+			tx.values = map[rowID]*valueRow{}
 		}
+		r = &valueRow{table: t, cells: make([]crdt.Value, len(t.Columns)), given: make([]bool, len(t.Columns))}
+		tx.values[id] = r
+		tx.touch(id)
 	}
+	return r, nil
 }
 
 func (r *valueRow) assign(set Values) error {
@@ -128,24 +115,37 @@ func (r *valueRow) assign(set Values) error {
 	return nil
 }
 
-// edit is what has to be written, or false for nothing.
-func (r *valueRow) edit(id rowID) (edit, bool) {
-	e := edit{id: id, old: r.old, at: r.at, loaded: true}
-	if !r.alive {
-		return e, r.old.Record.Alive()
+// assignments is what to write over the row that is there; nil to delete it.
+func (r *valueRow) assignments(old crdt.Row) ([]crdt.Assignment, error) {
+	alive := old.Record.Alive()
+	switch {
+	case r.base == removed:
+		return nil, nil
+	case r.base == present && !alive:
+		return nil, faults.New(faults.NotFound, "table %s has no row %q", old.Table, old.Key)
 	}
-	e.set = make([]crdt.Assignment, 0, len(r.cells))
-	was := make([]crdt.Value, len(r.cells))
-	r.table.fill(r.old.Record, was)
-	for i, col := range r.table.Columns {
-		if slices.Contains(r.table.Key, i) {
-			continue
+	set := make([]crdt.Assignment, 0, len(r.cells))
+	for _, i := range r.table.sorted {
+		col, v, given := r.table.Columns[i], r.cells[i], r.given[i]
+		if !given {
+			v = col.Default
 		}
-		if r.old.Record.Alive() && r.cells[i] != was[i] || !r.old.Record.Alive() && r.given[i] {
-			e.set = append(e.set, crdt.Assignment{Column: col.Name, Value: r.cells[i]})
+		// A row that is born has cells only for what was given: who adds a
+		// default later means it for this row too.
+		write := given && !alive || alive && (given || r.base == defaults) && col.of(old.Record) != v
+		if write {
+			set = append(set, crdt.Assignment{Column: col.Name, Value: v})
 		}
 	}
-	return e, len(e.set) > 0 || !r.old.Record.Alive()
+	return set, nil
+}
+
+// of is what the column holds in a living row.
+func (col Column) of(r crdt.Record) crdt.Value {
+	if cell, ok := r.Find(col.Name); ok {
+		return cell.Value
+	}
+	return col.Default
 }
 
 // pack is the Row.Key of a key: the text itself where the key is one column of
@@ -272,14 +272,8 @@ func (t *Table) Values(row crdt.Row) (Values, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, col := range t.Columns {
-		if slices.Contains(t.Key, i) {
-			continue
-		}
-		out[col.Name] = col.Default
-		if cell, ok := row.Record.Find(col.Name); ok {
-			out[col.Name] = cell.Value
-		}
+	for _, i := range t.sorted {
+		out[t.Columns[i].Name] = t.Columns[i].of(row.Record)
 	}
 	return out, nil
 }
