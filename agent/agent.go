@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -121,31 +120,6 @@ func (a *Agent) become(m *member) {
 	}
 }
 
-// joinFromFile joins with the ticket that lies where the configuration says.
-// The file is removed once it was used, since it is a secret. What goes wrong
-// is for a person: it is logged, and the machine waits for another ticket.
-func (a *Agent) joinFromFile(ctx context.Context) {
-	path := a.cfg.TicketFile
-	if path == "" {
-		return
-	}
-	text, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		a.log.Info("no ticket yet: this machine waits for init or join", "path", path)
-		return
-	}
-	if err == nil {
-		err = a.Join(ctx, server.JoinOptions{Ticket: string(text)}, func(step string) { a.log.Info(step) })
-	}
-	if err == nil {
-		err = os.Remove(path)
-	}
-	if err != nil {
-		fault := faults.Of(err)
-		a.log.Error("join with the ticket file", "path", path, "err", fault.Sentence, "hint", fault.Hint, "cause", fault.Err)
-	}
-}
-
 // Info tells who this machine is.
 func (a *Agent) Info() *uncloudv1.InfoResponse {
 	a.mu.Lock()
@@ -190,7 +164,7 @@ func (a *Agent) Reset(ctx context.Context) error {
 	if m == nil {
 		return faults.New(faults.NotMember, "this machine belongs to no cluster").WithHint("join one with: uncloudd join TICKET-FILE")
 	}
-	if err := m.leave(ctx); err != nil {
+	if err := m.leave(ctx, true); err != nil {
 		return fmt.Errorf("leave the cluster: %w", err)
 	}
 	select {

@@ -19,8 +19,15 @@ var cryptoRandom io.Reader = rand.Reader
 
 type httpHandler = http.Handler
 
-var errEndedEarly = faults.New(faults.Internal, "the member ended before it was ready").
-	WithHint("the journal says why: journalctl -u uncloud")
+// endedEarly is what a person is told whose new member did not come up. It
+// stays a member: the service manager starts it anew.
+func endedEarly(why error) error {
+	if why == nil {
+		return faults.New(faults.NotMember, "this machine left its cluster before it was ready")
+	}
+	return faults.New(faults.Internal, "this machine is a member, but did not come up: %w", why).
+		WithHint("it is tried again and again; see: journalctl -u uncloud; or give it up: uncloudd reset --yes")
+}
 
 // api is what this member does for the API. It is refused until the machine
 // has caught up: an answer from half a copy would be wrong.
@@ -63,7 +70,9 @@ func (o onlyMember) Join(context.Context, server.JoinOptions, func(string)) erro
 	return alreadyMember(o.m)
 }
 
-func (o onlyMember) Reset(ctx context.Context) error { return o.m.leave(ctx) }
+// Reset leaves the rows of this machine to the one that asks: were they removed
+// here, the others would cut the tunnel before the answer had passed it.
+func (o onlyMember) Reset(ctx context.Context) error { return o.m.leave(ctx, false) }
 
 // notes are what this machine suffers from.
 func (m *member) notes() []server.Note {

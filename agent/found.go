@@ -6,21 +6,18 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
-	"maps"
-	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
 	"uncloud/agent/internal/join"
 	"uncloud/agent/internal/mesh"
 	"uncloud/agent/internal/server"
-	uncloudv1 "uncloud/api/uncloud/v1"
 	"uncloud/internal/faults"
 	"uncloud/internal/spec"
 )
@@ -72,15 +69,15 @@ func (a *Agent) Init(ctx context.Context, opts server.InitOptions) error {
 		return alreadyMember(m)
 	}
 	network := cmp.Or(opts.Network, DefaultNetwork)
+	if err := errors.Join(checkFree(network), a.checkPort()); err != nil {
+		return err
+	}
 	id, err := newIdentity()
 	if err != nil {
 		return err
 	}
 	if id.ClusterID, err = spec.NewID(spec.ClusterPrefix, rand.Reader); err != nil {
 		return fmt.Errorf("draw cluster id: %w", err)
-	}
-	if err := checkFree(network); err != nil {
-		return err
 	}
 	public, signing, err := id.publicKeys()
 	if err != nil {
@@ -119,10 +116,20 @@ func checkFree(network netip.Prefix) error {
 		used, err := netip.ParsePrefix(a.String())
 		if err == nil && used.Overlaps(network) {
 			return faults.New(faults.Conflict, "the network %s overlaps %s, which this machine uses already", network, used.Masked()).
-				WithHint("choose another: uc machine init --network 10.211.0.0/16")
+				WithHint("free it on this machine, or make the cluster with another one: uc machine init --network 10.211.0.0/16")
 		}
 	}
 	return nil
+}
+
+// checkPort refuses to begin where another program has the one UDP port.
+func (a *Agent) checkPort() error {
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: int(a.cfg.ListenPort)})
+	if err != nil {
+		return faults.New(faults.Conflict, "UDP port %d, which the mesh needs, cannot be opened: %w", a.cfg.ListenPort, err).
+			WithHint("see who has it: ss -lunp sport = :%d; or choose another: listenPort in %s", a.cfg.ListenPort, DefaultConfigFile)
+	}
+	return conn.Close()
 }
 
 func (a *Agent) rolesOrAll() []spec.Role {
@@ -130,216 +137,6 @@ func (a *Agent) rolesOrAll() []spec.Role {
 		return a.cfg.Roles
 	}
 	return []spec.Role{spec.RoleIngress, spec.RoleWorker}
-}
-
-// Join makes this machine a member of the ticket's cluster.
-func (a *Agent) Join(ctx context.Context, opts server.JoinOptions, progress func(string)) error {
-	a.joining.Lock()
-	defer a.joining.Unlock()
-	ticket, err := join.Parse(opts.Ticket)
-	if err != nil {
-		return err
-	}
-	if m := a.current(); m != nil {
-		if m.id.ClusterID != ticket.Cluster {
-			return faults.New(faults.TicketForeign, "the ticket is of another cluster (%s), and this machine belongs to %s", ticket.Cluster, m.id.ClusterID).
-				WithHint("to leave the old one first: uncloudd reset")
-		}
-		return alreadyMember(m)
-	}
-	if err := ticket.CheckTime(time.Now()); err != nil {
-		return err
-	}
-	id, err := newIdentity()
-	if err != nil {
-		return err
-	}
-	progress("asking for admission")
-	res, err := a.askAdmission(ctx, id, ticket, opts)
-	if err != nil {
-		return err
-	}
-	if err := id.accept(res); err != nil {
-		return err
-	}
-	id.Endpoints = opts.Endpoints
-	progress(fmt.Sprintf("admitted as %s with %s; catching up with the others", res.GetName(), res.GetSubnet()))
-	return a.begin(ctx, id)
-}
-
-// How long the members have to answer: all together, and behind one door of
-// several. A first packet that is lost is sent again after 5 s.
-const (
-	admissionPatience = 30 * time.Second
-	doorPatience      = 7 * time.Second
-)
-
-// askAdmission asks the members of the ticket through the one-purpose tunnel,
-// at one door after the other until somebody answers.
-func (a *Agent) askAdmission(ctx context.Context, id Identity, ticket join.Ticket, opts server.JoinOptions) (*uncloudv1.AdmitResponse, error) {
-	req, err := a.admitRequest(id, opts)
-	if err != nil {
-		return nil, err
-	}
-	members := ticketPeers(ticket)
-	ctx, cancel := context.WithTimeout(ctx, admissionPatience)
-	defer cancel()
-	doors := mathrand.Perm(max(ticket.Doors, 1))
-	for i := 0; ; i++ {
-		res, err := a.knock(ctx, ticket, doors[i%len(doors)], members, req)
-		if faults.CodeOf(err) != faults.Unreachable || ctx.Err() != nil || len(doors) == 1 {
-			return res, err
-		}
-	}
-}
-
-func ticketPeers(ticket join.Ticket) []mesh.Peer {
-	var members []mesh.Peer
-	for _, m := range ticket.Members {
-		key, err := mesh.ParseKey(m.PublicKey)
-		if err != nil {
-			continue // one bad entry must not cost the others
-		}
-		members = append(members, mesh.Peer{Machine: m.Machine, PublicKey: key, Endpoints: m.Endpoints})
-	}
-	return members
-}
-
-// knock asks at one door.
-func (a *Agent) knock(ctx context.Context, ticket join.Ticket, door int, members []mesh.Peer, req *uncloudv1.AdmitRequest) (*uncloudv1.AdmitResponse, error) {
-	private, err := doorKey(ticket, door)
-	if err != nil {
-		return nil, err
-	}
-	link, err := mesh.DialJoin(ctx, mesh.JoinConfig{PrivateKey: private, Members: members, MTU: a.cfg.MTU, Logger: a.log.With("subsystem", "mesh")})
-	if err != nil {
-		return nil, err
-	}
-	defer link.Close() //nolint:errcheck // it has no state outside of this process
-	if ticket.Doors > 1 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, doorPatience)
-		defer cancel()
-	}
-	return askFirst(ctx, link, members, req)
-}
-
-func (a *Agent) admitRequest(id Identity, opts server.JoinOptions) (*uncloudv1.AdmitRequest, error) {
-	public, signing, err := id.publicKeys()
-	if err != nil {
-		return nil, err
-	}
-	name, suggested := a.machineNameOf(opts.Name)
-	labels := maps.Clone(a.cfg.Labels)
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	maps.Copy(labels, opts.Labels)
-	req := &uncloudv1.AdmitRequest{
-		Ticket: opts.Ticket, MachineId: id.MachineID, Name: name, NameSuggested: suggested, PublicKey: public.String(), SigningKey: signing,
-		Labels: labels, Version: Version(), Os: osName(), Arch: runtime.GOARCH,
-	}
-	for _, r := range a.cfg.Roles {
-		req.Roles = append(req.Roles, string(r))
-	}
-	endpoints, err := endpointsOf(mesh.New(mesh.Options{}), a.cfg, opts.Endpoints)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range endpoints {
-		req.Endpoints = append(req.Endpoints, e.String())
-	}
-	return req, nil
-}
-
-// endpointsOf are where this machine can be reached: as a person said, as
-// configured, and what is on its links. They must be known from the first
-// moment: the next machine may ask for them in the next.
-func endpointsOf(links *mesh.Mesh, cfg Config, said []netip.AddrPort) ([]netip.AddrPort, error) {
-	found, err := links.LocalEndpoints(cfg.ListenPort)
-	if err != nil {
-		return nil, fmt.Errorf("find the addresses of this machine: %w", err)
-	}
-	var out []netip.AddrPort
-	for _, e := range slices.Concat(said, cfg.Endpoints, found) {
-		if !slices.Contains(out, e) {
-			out = append(out, e)
-		}
-	}
-	return out, nil
-}
-
-// askFirst asks all members at once and takes the first decision, be it a
-// refusal: the others would decide alike. Only when none answers is the
-// network to blame.
-func askFirst(ctx context.Context, link joinLink, members []mesh.Peer, req *uncloudv1.AdmitRequest) (*uncloudv1.AdmitResponse, error) {
-	type answer struct {
-		conn net.Conn
-		err  error
-	}
-	answers := make(chan answer, len(members))
-	for _, m := range members {
-		go func() {
-			to := netip.AddrPortFrom(mesh.ManagementAddress(m.PublicKey), admissionPort)
-			conn, err := link.DialContext(ctx, "tcp", to.String())
-			answers <- answer{conn, err}
-		}()
-	}
-	var last error
-	for range members {
-		a := <-answers
-		if a.err != nil {
-			last = a.err
-			continue
-		}
-		// The first that answers decides. Connections that come after it end with the link.
-		return server.Admit(ctx, func(context.Context) (net.Conn, error) { return a.conn, nil }, req)
-	}
-	return nil, faults.New(faults.Unreachable, "none of the %d machines in the ticket answers", len(members)).
-		WithHint("check that UDP from here reaches %s, and that the ticket is not used up: a used ticket is not answered for ever", addresses(members)).Because(last)
-}
-
-type joinLink interface {
-	DialContext(ctx context.Context, network, address string) (net.Conn, error)
-}
-
-func addresses(members []mesh.Peer) string {
-	var out []string
-	for _, m := range members {
-		for _, e := range m.Endpoints {
-			out = append(out, e.String())
-		}
-	}
-	return strings.Join(out, ", ")
-}
-
-// accept takes over what the member decided.
-func (id *Identity) accept(res *uncloudv1.AdmitResponse) error {
-	network, err1 := netip.ParsePrefix(res.GetNetwork())
-	subnet, err2 := netip.ParsePrefix(res.GetSubnet())
-	if err1 != nil || err2 != nil {
-		return faults.New(faults.Internal, "the member answered with no usable network")
-	}
-	public, signing, err := id.publicKeys()
-	if err != nil {
-		return err
-	}
-	id.ClusterID, id.Network = res.GetClusterId(), network
-	id.Self = spec.Machine{ID: id.MachineID, Name: res.GetName(), PublicKey: public.String(), SigningKey: signing, Subnet: subnet}
-	id.ReadySite, id.ReadyVersion = res.GetSite(), res.GetVersion()
-	for _, m := range res.GetMembers() {
-		member := spec.Machine{ID: m.GetMachineId(), Name: m.GetName(), PublicKey: m.GetPublicKey()}
-		if p, err := netip.ParsePrefix(m.GetSubnet()); err == nil {
-			member.Subnet = p
-		}
-		for _, text := range m.GetEndpoints() {
-			if e, err := netip.ParseAddrPort(text); err == nil {
-				member.Endpoints = append(member.Endpoints, e)
-			}
-		}
-		id.Members = append(id.Members, member)
-	}
-	return nil
 }
 
 // birth is an identity that becomes a member.

@@ -46,8 +46,10 @@ func (id Identity) Signer() ed25519.PrivateKey { return ed25519.PrivateKey(id.Si
 const identityFile = "identity.json"
 
 // loadIdentity reads the identity; ok is false where the machine has none yet.
-func loadIdentity(dir string) (id Identity, ok bool, err error) {
-	text, err := os.ReadFile(filepath.Join(dir, identityFile))
+func loadIdentity(dir string) (Identity, bool, error) { return readIdentity(dir, identityFile) }
+
+func readIdentity(dir, file string) (id Identity, ok bool, err error) {
+	text, err := os.ReadFile(filepath.Join(dir, file))
 	if errors.Is(err, fs.ErrNotExist) {
 		return id, false, nil
 	}
@@ -55,15 +57,24 @@ func loadIdentity(dir string) (id Identity, ok bool, err error) {
 		return id, false, fmt.Errorf("read identity: %w", err)
 	}
 	if err := json.Unmarshal(text, &id); err != nil || len(id.SigningKey) != ed25519.PrivateKeySize {
-		return id, false, faults.New(faults.Internal, "the identity in %s cannot be read", filepath.Join(dir, identityFile)).
-			WithHint("restore it from a backup, or remove the machine elsewhere with: uc machine rm, and here: uncloudd reset").Because(err)
+		return id, false, faults.New(faults.Internal, "the identity in %s cannot be read", filepath.Join(dir, file)).
+			WithHint("restore it from a backup; or give the machine up: rm -r %s, and on another one: uc machine rm --force NAME", dir).Because(err)
 	}
 	return id, true, nil
 }
 
-// save writes the identity so that a power cut leaves the old file, or the
-// new one, and never half of one.
+// save makes the machine the one that it asked to be.
 func (id Identity) save(dir string) error {
+	if err := id.write(dir, identityFile); err != nil {
+		return err
+	}
+	os.Remove(filepath.Join(dir, candidateFile)) //nolint:errcheck,gosec // it is read by machines without an identity only
+	return nil
+}
+
+// write writes the identity so that a power cut leaves the old file, or the
+// new one, and never half of one.
+func (id Identity) write(dir, file string) error {
 	text, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode identity: %w", err)
@@ -71,7 +82,7 @@ func (id Identity) save(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make %s: %w", dir, err)
 	}
-	if err := writeAtomic(filepath.Join(dir, identityFile), text, 0o600); err != nil {
+	if err := writeAtomic(filepath.Join(dir, file), text, 0o600); err != nil {
 		return fmt.Errorf("write identity: %w", err)
 	}
 	return nil

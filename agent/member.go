@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -66,9 +67,11 @@ type member struct {
 	bridged    atomic.Bool // the network of the containers was there once
 	restartAll atomic.Bool // the bridge was remade under the containers
 	leaving    atomic.Bool
-	end        context.CancelFunc // of run
-	ended      chan struct{}      // closed when run has returned
-	gone       chan struct{}      // closed when a member that left is forgotten
+	end        func()        // makes run return
+	quit       chan struct{} // closed by end
+	ended      chan struct{} // closed when run has returned
+	endedBy    error         // why, to be read when ended is closed
+	gone       chan struct{} // closed when a member that left is forgotten
 }
 
 // newMember wires a member. It opens the store, and touches nothing else.
@@ -84,8 +87,9 @@ func newMember(ctx context.Context, cfg Config, id Identity, log *slog.Logger) (
 	m := &member{
 		cfg: cfg, id: id, log: log, key: private, manage: mesh.ManagementAddress(public),
 		ready: make(chan struct{}), again: make(chan struct{}, 1), renet: make(chan struct{}, 1), ping: make(chan chan struct{}),
-		ended: make(chan struct{}), gone: make(chan struct{}),
+		quit: make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{}),
 	}
+	m.end = sync.OnceFunc(func() { close(m.quit) })
 	m.store, err = store.Open(ctx, store.Options{Dir: filepath.Join(cfg.StateDir, "store"), Logger: m.sub("store")})
 	if err != nil {
 		return nil, err
@@ -141,9 +145,19 @@ func (m *member) wire() (err error) {
 // run is the member's life. The order of the first lines matters: everything
 // else speaks over the mesh, and behind the firewall.
 func (m *member) run(ctx context.Context) (err error) {
-	defer close(m.ended)
-	ctx, m.end = context.WithCancel(ctx)
-	defer m.end()
+	defer func() {
+		m.endedBy = err
+		close(m.ended)
+	}()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-m.quit:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	defer m.store.Close()  //nolint:errcheck // acknowledged writes are durable already
 	defer m.mesh.Close()   //nolint:errcheck // a kernel link stays, one in this process ends with it
 	defer m.ingress.Stop() //nolint:errcheck // the process ends
@@ -274,7 +288,7 @@ func (m *member) awaitReady(ctx context.Context) error {
 	case <-m.ready:
 		return nil
 	case <-m.ended:
-		return errEndedEarly
+		return endedEarly(m.endedBy)
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -17,8 +17,19 @@ import (
 // replicaStore is the store as the reconciler sees it.
 type replicaStore struct{ m *member }
 
-func (s replicaStore) State() *spec.State { return s.m.store.State() }
-func (s replicaStore) Ready() bool        { return s.m.isReady() }
+// State of a member that leaves wants nothing to run here, and is no reason to
+// remove anything: leave does that.
+func (s replicaStore) State() *spec.State {
+	state := s.m.store.State()
+	if !s.m.leaving.Load() {
+		return state
+	}
+	resting := *state
+	resting.Replicas = nil
+	return &resting
+}
+
+func (s replicaStore) Ready() bool { return s.m.isReady() && !s.m.leaving.Load() }
 
 // replicaTables are those that say what should run here.
 var replicaTables = []string{"services", "revisions", "replicas", "machines", "cluster"}

@@ -8,24 +8,29 @@ import (
 	"path/filepath"
 	"time"
 
-	"uncloud/internal/faults"
+	"golang.org/x/sync/errgroup"
+
+	"uncloud/agent/internal/runtime"
 	"uncloud/internal/spec"
 )
 
 // leave begins the end of this member: its containers are stopped and removed,
-// the others are told, and run returns. What is on disk is forgotten
-// afterwards (forget), so a power cut on the way leaves a member that can be
-// reset again.
-func (m *member) leave(ctx context.Context) error {
-	m.leaving.Store(true)
+// and run returns. What is on disk is forgotten afterwards (forget), so a power
+// cut on the way leaves a member that can be reset again. When it fails, the
+// member goes on. With tell, the others are told; otherwise who asked does that.
+func (m *member) leave(ctx context.Context, tell bool) error {
+	m.leaving.Store(true) // reconcile must not make them again
 	if err := m.removeContainers(ctx); err != nil {
+		m.leaving.Store(false)
+		m.replicas.Poke()
 		return err
 	}
-	if err := m.sayGoodbye(ctx); err != nil {
-		m.log.Warn("tell the others", "err", err)
+	if tell {
+		if err := m.sayGoodbye(ctx); err != nil {
+			m.log.Warn("tell the others", "err", err)
+		}
 	}
-	// The answer to whoever asked goes over the mesh that ends now.
-	time.AfterFunc(300*time.Millisecond, m.end)
+	m.end()
 	return nil
 }
 
@@ -64,24 +69,30 @@ func (m *member) sayGoodbye(ctx context.Context) error {
 // volumes stay: data is never removed for the sake of order.
 func (m *member) removeContainers(ctx context.Context) error {
 	all, err := m.engine.List(ctx)
-	if faults.CodeOf(err) == faults.Engine {
-		m.log.Warn("the engine does not answer: its containers stay", "err", err)
-		return nil
-	}
 	if err != nil {
 		return err
 	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(stopsAtOnce)
 	for _, c := range all {
-		if c.Cluster != m.id.ClusterID {
-			continue
+		if c.Cluster == m.id.ClusterID {
+			group.Go(func() error { return m.removeContainer(ctx, c) })
 		}
-		// An orphaned container answers the stop with an error and stops all the same.
-		if err := m.engine.Stop(ctx, c.ID, spec.DefaultStopGrace); err != nil {
-			m.log.Warn("stop container", "container", c.ID, "err", err)
-		}
-		if err := m.engine.Remove(ctx, c.ID); err != nil {
-			return fmt.Errorf("remove container %s: %w", c.Name, err)
-		}
+	}
+	return group.Wait()
+}
+
+// stopsAtOnce bounds how many containers are stopped side by side: each may
+// take its whole grace.
+const stopsAtOnce = 8
+
+func (m *member) removeContainer(ctx context.Context, c runtime.Container) error {
+	// An orphaned container answers the stop with an error and stops all the same.
+	if err := m.engine.Stop(ctx, c.ID, spec.DefaultStopGrace); err != nil {
+		m.log.Warn("stop container", "container", c.ID, "err", err)
+	}
+	if err := m.engine.Remove(ctx, c.ID); err != nil {
+		return fmt.Errorf("remove container %s: %w", c.Name, err)
 	}
 	return nil
 }
@@ -98,7 +109,7 @@ func (m *member) forget(ctx context.Context) error {
 	if err := errors.Join(m.firewall.Remove(ctx), m.mesh.Destroy(ctx)); err != nil {
 		return fmt.Errorf("take the network away: %w", err)
 	}
-	for _, name := range []string{"store", "caddy", "images", identityFile} {
+	for _, name := range []string{"store", "caddy", "images", candidateFile, identityFile} {
 		if err := os.RemoveAll(filepath.Join(m.cfg.StateDir, name)); err != nil {
 			return fmt.Errorf("forget %s: %w", name, err)
 		}

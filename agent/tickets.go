@@ -40,7 +40,7 @@ func (m *member) issueTicket(ctx context.Context, valid time.Duration, uses int)
 	}
 	t := join.Ticket{
 		ID: id, Cluster: m.id.ClusterID, ExpiresAt: now.Add(valid).Truncate(time.Second), Uses: uses, Secret: secret, Doors: join.DoorsFor(uses),
-		Issuer: m.id.MachineID, Members: members,
+		Issuer: m.id.MachineID, Members: members, Network: m.id.Network,
 	}
 	text, err := t.Sign(m.id.Signer())
 	if err != nil {

@@ -40,6 +40,9 @@ type Ticket struct {
 	Issuer    string   `json:"issuer"`
 	IssuerKey string   `json:"issuerKey"`
 	Members   []Member `json:"members"`
+	// Network is the cluster's, so that a machine that uses it for something
+	// else notices before the ticket is used.
+	Network netip.Prefix `json:"network"`
 }
 
 // Member is a machine that a ticket holder may ask for admission.

@@ -53,7 +53,7 @@ func (s clusterService) InspectMachine(_ context.Context, req *connect.Request[u
 func (s clusterService) RenameMachine(ctx context.Context, req *connect.Request[uncloudv1.RenameMachineRequest]) (*connect.Response[uncloudv1.Machine], error) {
 	name := req.Msg.GetName()
 	if err := spec.CheckMachineName(name); err != nil {
-		return nil, faults.New(faults.Invalid, "%w", err)
+		return nil, faults.New(faults.Invalid, "%w", err).WithHint("choose another: uc machine rename %s NAME", req.Msg.GetMachine())
 	}
 	return s.changeMachine(ctx, req.Msg.GetMachine(), func(state *spec.State, m *spec.Machine) error {
 		if other, ok := state.MachineByRef(name); ok && other.ID != m.ID {
@@ -138,7 +138,8 @@ func (s clusterService) CreateTicket(ctx context.Context, req *connect.Request[u
 		uses = 1
 	}
 	if valid < 0 || valid > maxTicketTime || uses < 0 || uses > maxTicketUses {
-		return nil, faults.New(faults.Invalid, "a ticket is valid for at most 90 days and %d uses", maxTicketUses)
+		return nil, faults.New(faults.Invalid, "a ticket is valid for at most 90 days and %d uses", maxTicketUses).
+			WithHint("such as: uc machine ticket --valid 24h --uses 3")
 	}
 	id, text, expires, err := m.IssueTicket(ctx, valid, uses)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"sync"
 
 	"uncloud/internal/faults"
 	"uncloud/internal/spec"
@@ -33,7 +34,7 @@ func (s *Server) forward(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		s.proxy(member, target, errw).ServeHTTP(w, r)
+		s.proxy(target, errw).ServeHTTP(w, r)
 	})
 }
 
@@ -56,14 +57,37 @@ func machineDown(name string) error {
 	return faults.New(faults.MachineDown, "machine %s is down", name).WithHint("see what the others know of it: uc machine ls")
 }
 
-func (s *Server) proxy(member *Member, target spec.Machine, errw *connect.ErrorWriter) http.Handler {
-	client := wire.NewClient(func(ctx context.Context) (net.Conn, error) { return member.DialAPI(ctx, target.ID) })
+// roads keeps the connections to machines that requests were passed on to.
+type roads struct {
+	host Host
+	mu   sync.Mutex
+	to   map[string]http.RoundTripper // by machine id
+}
+
+func (r *roads) toMachine(id string) http.RoundTripper {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	road, ok := r.to[id]
+	if !ok {
+		road = wire.NewClient(func(ctx context.Context) (net.Conn, error) {
+			member, err := r.host.Member() // may be another one than at the first call
+			if err != nil {
+				return nil, err
+			}
+			return member.DialAPI(ctx, id)
+		}).Transport
+		r.to[id] = road
+	}
+	return road
+}
+
+func (s *Server) proxy(target spec.Machine, errw *connect.ErrorWriter) http.Handler {
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", "machine"
 			r.Out.Header.Del(wire.MachineHeader)
 		},
-		Transport:     client.Transport,
+		Transport:     s.roads.toMachine(target.ID),
 		FlushInterval: -1, // streams must not wait for a full buffer
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			s.log.Debug("pass on request", "machine", target.ID, "err", err)

@@ -23,12 +23,15 @@ import (
 
 // Server answers the API.
 type Server struct {
-	host Host
-	log  *slog.Logger
+	host  Host
+	log   *slog.Logger
+	roads roads
 }
 
 // New makes a Server for a machine.
-func New(host Host, log *slog.Logger) *Server { return &Server{host: host, log: log} }
+func New(host Host, log *slog.Logger) *Server {
+	return &Server{host: host, log: log, roads: roads{host: host, to: map[string]http.RoundTripper{}}}
+}
 
 // Local is the handler of the unix socket: everything that people may ask.
 func (s *Server) Local() http.Handler {
@@ -58,25 +61,37 @@ func (s *Server) Admission() http.Handler {
 	return mux
 }
 
+// How long running calls may go on when the server ends: calls have until
+// callGrace, and then their contexts end too, since a stream that follows
+// something never ends by itself.
+const (
+	callGrace  = 2 * time.Second
+	closeGrace = 3 * time.Second
+)
+
 // Serve answers on a listener until the context ends, then lets running calls
-// finish for a moment.
+// finish for a moment. It returns when no call is running any more.
 func (s *Server) Serve(ctx context.Context, l net.Listener, handler http.Handler) error {
 	srv := wire.NewServer(handler)
 	srv.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	srv.BaseContext = func(net.Listener) context.Context { return base }
+	finished := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		// Streams that follow something never end by themselves.
-		time.AfterFunc(2*time.Second, cut)
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+		defer close(finished)
+		defer time.AfterFunc(callGrace, cut).Stop()
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
 		defer cancel()
 		if err := srv.Shutdown(grace); err != nil {
 			srv.Close() //nolint:errcheck,gosec // the listener is closed already and the rest is given up
 		}
 	})
-	defer stop()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	err := srv.Serve(l)
+	if !stop() {
+		<-finished
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
