@@ -42,8 +42,27 @@ type sample struct {
 	changed time.Time     // of the newest file in its state directory
 }
 
+// ownProgram gives each machine its own copy of the agent. Sharing one file,
+// three agents on one host would each count a third of its pages.
+const ownProgram = `cp -L /usr/bin/uncloudd /usr/local/sbin/uncloudd
+printf '[Service]\nExecStart=\nExecStart=/usr/local/sbin/uncloudd run\n' > /etc/systemd/system/uncloud.service.d/bench.conf
+systemctl daemon-reload
+systemctl restart uncloud`
+
 // benchAgent watches the agents of an idle cluster that runs a service.
 func benchAgent(ctx context.Context, l *lab.Lab, period time.Duration) error {
+	machines, err := l.Machines()
+	if err != nil {
+		return err
+	}
+	for _, m := range machines {
+		if _, err := m.Shell(ctx, ownProgram); err != nil {
+			return err
+		}
+	}
+	if err := lab.AwaitUp(ctx, machines...); err != nil {
+		return err
+	}
 	if err := l.Image(ctx, filepath.Join(lab.Repository(), "tests/stories/app"), benchImage); err != nil {
 		return err
 	}
@@ -54,10 +73,6 @@ func benchAgent(ctx context.Context, l *lab.Lab, period time.Duration) error {
 		return err
 	}
 	if err := rest(ctx, settling); err != nil {
-		return err
-	}
-	machines, err := l.Machines()
-	if err != nil {
 		return err
 	}
 	before := map[string]sample{}
