@@ -95,6 +95,10 @@ func (c containers) HasImages(ctx context.Context, wanted []string) ([]string, e
 	return present, nil
 }
 
+func (c containers) RemoveVolume(ctx context.Context, name string) error {
+	return c.engine.RemoveVolume(ctx, name)
+}
+
 func (c containers) ListImages(ctx context.Context) ([]*uncloudv1.Image, error) {
 	all, err := c.engine.Images(ctx)
 	if err != nil {

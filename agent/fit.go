@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"uncloud/agent/internal/crdt"
+	"uncloud/agent/internal/reconcile"
 	"uncloud/agent/internal/rollout"
 	"uncloud/agent/internal/server"
 	"uncloud/agent/internal/store"
@@ -94,6 +95,17 @@ func (p rolloutPeers) AwaitLoaded(ctx context.Context, machine string, v rollout
 		return p.m.awaitLoaded(ctx, server.Version(v))
 	}
 	return p.m.peers.AwaitLoaded(ctx, machine, server.Version(v))
+}
+
+func (p rolloutPeers) RemoveVolume(ctx context.Context, v spec.Volume) error {
+	if v.Spec.External {
+		return nil // not ours to remove
+	}
+	name := reconcile.VolumeName(v.Project, v.Spec)
+	if v.Machine == p.m.id.MachineID {
+		return p.m.engine.RemoveVolume(ctx, name)
+	}
+	return p.m.peers.RemoveVolume(ctx, v.Machine, name)
 }
 
 func (p rolloutPeers) HasImages(ctx context.Context, machine string, images []string) ([]string, error) {

@@ -24,8 +24,9 @@ func (s *service) convertDeploy() {
 	}
 }
 
-// convertMode always says how many replicas a replicated service has, so that
-// 0 means none.
+// convertMode says how many replicas a replicated service has where the file
+// does. Where it does not, the number stays as it is: uc scale is not undone by
+// the next deploy.
 func (s *service) convertMode() {
 	replicas := s.in.Scale
 	mode := "replicated"
@@ -39,8 +40,12 @@ func (s *service) convertMode() {
 	}
 	switch mode {
 	case "replicated":
-		s.out.Mode, s.out.Replicas = spec.Replicated, 1
-		if replicas != nil {
+		s.out.Mode = spec.Replicated
+		switch {
+		case replicas == nil:
+		case *replicas == 0:
+			s.refuse([]string{"deploy", "replicas"}, "give a number from 1, and stop the service with: uc stop", "replicas: 0 is not supported")
+		default:
 			s.out.Replicas = *replicas
 		}
 	case "global":

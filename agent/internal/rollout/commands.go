@@ -81,16 +81,39 @@ func (d *Driver) Remove(ctx context.Context, services []string, volumes bool, re
 			}
 			return d.event(tx, "service.removed", p.ID(), p.Name()+" was removed")
 		},
-		ended: func(_ spec.Container, exists bool) bool { return !exists },
+		ended:  func(_ spec.Container, exists bool) bool { return !exists },
+		finish: d.removeVolumes,
 	})
 }
 
+// removeVolumes removes what was in the volumes of removed services, now that
+// no container has them. What a machine does not remove is told: its row is
+// gone, but the data is not.
+func (d *Driver) removeVolumes(ctx context.Context, p plan.Plan, say *reporter) {
+	for _, sp := range p.Services {
+		for _, v := range sp.Volumes {
+			machine := d.Store.State().MachineName(v.Machine)
+			if !d.Members.Alive()[v.Machine] {
+				say.note("the content of volume %s stays on %s, which is down", v.Name, machine)
+				continue
+			}
+			within, stop := d.whileAlive(ctx, v.Machine)
+			if err := d.Peers.RemoveVolume(within, v); err != nil {
+				say.note("the content of volume %s stays on %s: %v", v.Name, machine, err)
+			}
+			stop()
+		}
+	}
+}
+
 // ending is how services end: what is planned and written for each, and how
-// one sees on a container's row that it is done.
+// one sees on a container's row that it is done. finish, if set, is what
+// remains to be done then.
 type ending struct {
-	plan  func(plan.View, string) (plan.ServicePlan, error)
-	write func(Tx, plan.ServicePlan) error
-	ended func(spec.Container, bool) bool
+	plan   func(plan.View, string) (plan.ServicePlan, error)
+	write  func(Tx, plan.ServicePlan) error
+	ended  func(spec.Container, bool) bool
+	finish func(context.Context, plan.Plan, *reporter)
 }
 
 // end ends services in one transaction. The machines do it by themselves when
@@ -128,6 +151,9 @@ func (d *Driver) end(ctx context.Context, services []string, report func(Progres
 	}
 	say.send(Progress{Kind: ProgressPlan, Plan: &p})
 	d.awaitContainers(ctx, replicas, within, say, e.ended)
+	if e.finish != nil {
+		e.finish(ctx, p, say)
+	}
 	for _, sp := range p.Services {
 		for _, s := range sp.Steps {
 			say.send(Progress{Kind: ProgressDone, Step: &s})

@@ -394,6 +394,13 @@ func TestScaleStopStartRollbackRemove(t *testing.T) {
 		if len(s.Services)+len(s.Replicas)+len(s.Containers)+len(s.Revisions)+len(s.Rollouts)+len(s.Volumes) > 0 {
 			t.Fatal(w.dump("a"))
 		}
+		var emptied []string
+		for _, m := range w.machines {
+			emptied = append(emptied, m.emptied...)
+		}
+		if !slices.Equal(emptied, []string{"shop/data"}) {
+			t.Errorf("content removed of %v, want that of the one volume", emptied)
+		}
 	})
 }
 

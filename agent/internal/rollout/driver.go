@@ -57,6 +57,9 @@ type Peers interface {
 	RetireReplica(ctx context.Context, machine, replica string, v Version) error
 	// AwaitLoaded returns when names and ingress of the machine use a state that has v.
 	AwaitLoaded(ctx context.Context, machine string, v Version) error
+	// RemoveVolume removes a volume with its content from the machine that
+	// its row named. No error when there is none.
+	RemoveVolume(ctx context.Context, v spec.Volume) error
 	// HasImages is which of these images the machine has.
 	HasImages(ctx context.Context, machine string, images []string) ([]string, error)
 }

@@ -145,6 +145,16 @@ func (p simPeers) RetireReplica(ctx context.Context, machine, replica string, _ 
 	})
 }
 
+func (p simPeers) RemoveVolume(ctx context.Context, v spec.Volume) error {
+	return p.around(ctx, "volume", v.Machine, func(o *simMachine) error {
+		if n := len(o.running()); n > 0 {
+			p.m.w.t.Errorf("volume %s is removed while %d containers run", v.Name, n)
+		}
+		o.emptied = append(o.emptied, v.Project+"/"+v.Name)
+		return ctx.Err()
+	})
+}
+
 func (p simPeers) AwaitLoaded(ctx context.Context, machine string, _ Version) error {
 	return p.around(ctx, "await", machine, func(o *simMachine) error {
 		if err := wait(ctx, 5*time.Millisecond); err != nil {

@@ -64,6 +64,7 @@ type simMachine struct {
 	has     map[string]bool // images that cannot be pulled
 	run     int             // counts starts of the agent
 	loaded  map[string]bool // replicas that this machine sends traffic to
+	emptied []string        // volumes whose content was removed, project/name
 }
 
 // simContainer is what really runs.

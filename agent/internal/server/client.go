@@ -63,6 +63,12 @@ func (p *Peers) RetireReplica(ctx context.Context, machine, replica string, v Ve
 	return wire.Decode(err)
 }
 
+// RemoveVolume removes a volume, by the engine's name for it, and its content.
+func (p *Peers) RemoveVolume(ctx context.Context, machine, name string) error {
+	_, err := p.to(machine).RemoveVolume(ctx, connect.NewRequest(&uncloudv1.RemoveVolumeRequest{Name: name}))
+	return wire.Decode(err)
+}
+
 // AwaitLoaded returns when the machine's names and ingress have the version.
 func (p *Peers) AwaitLoaded(ctx context.Context, machine string, v Version) error {
 	_, err := p.to(machine).AwaitLoaded(ctx, connect.NewRequest(&uncloudv1.AwaitLoadedRequest{Site: v.Site, Version: v.Seq}))

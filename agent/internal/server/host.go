@@ -115,6 +115,8 @@ type Engine interface {
 	// HasImages tells which of these image names the engine has.
 	HasImages(ctx context.Context, names []string) ([]string, error)
 	ListImages(ctx context.Context) ([]*uncloudv1.Image, error)
+	// RemoveVolume removes a volume, by the engine's name, and its content.
+	RemoveVolume(ctx context.Context, name string) error
 }
 
 // LogOptions select log lines. Tail -1 is all.

@@ -52,6 +52,17 @@ func (s peerService) RetireReplica(ctx context.Context, req *connect.Request[unc
 	return connect.NewResponse(&uncloudv1.RetireReplicaResponse{}), nil
 }
 
+func (s peerService) RemoveVolume(ctx context.Context, req *connect.Request[uncloudv1.RemoveVolumeRequest]) (*connect.Response[uncloudv1.RemoveVolumeResponse], error) {
+	m, err := s.host.Member()
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Engine.RemoveVolume(ctx, req.Msg.GetName()); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&uncloudv1.RemoveVolumeResponse{}), nil
+}
+
 func (s peerService) AwaitLoaded(ctx context.Context, req *connect.Request[uncloudv1.AwaitLoadedRequest]) (*connect.Response[uncloudv1.AwaitLoadedResponse], error) {
 	m, err := s.memberWith(ctx, req.Msg.GetSite(), req.Msg.GetVersion())
 	if err != nil {

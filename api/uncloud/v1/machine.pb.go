@@ -1952,6 +1952,87 @@ func (*RetireReplicaResponse) Descriptor() ([]byte, []int) {
 	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{30}
 }
 
+type RemoveVolumeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As the engine knows it.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveVolumeRequest) Reset() {
+	*x = RemoveVolumeRequest{}
+	mi := &file_uncloud_v1_machine_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveVolumeRequest) ProtoMessage() {}
+
+func (x *RemoveVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_machine_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveVolumeRequest.ProtoReflect.Descriptor instead.
+func (*RemoveVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RemoveVolumeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveVolumeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveVolumeResponse) Reset() {
+	*x = RemoveVolumeResponse{}
+	mi := &file_uncloud_v1_machine_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveVolumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveVolumeResponse) ProtoMessage() {}
+
+func (x *RemoveVolumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_machine_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveVolumeResponse.ProtoReflect.Descriptor instead.
+func (*RemoveVolumeResponse) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{32}
+}
+
 type AwaitLoadedRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Site          string                 `protobuf:"bytes,1,opt,name=site,proto3" json:"site,omitempty"`
@@ -1962,7 +2043,7 @@ type AwaitLoadedRequest struct {
 
 func (x *AwaitLoadedRequest) Reset() {
 	*x = AwaitLoadedRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[31]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2055,7 @@ func (x *AwaitLoadedRequest) String() string {
 func (*AwaitLoadedRequest) ProtoMessage() {}
 
 func (x *AwaitLoadedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[31]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2068,7 @@ func (x *AwaitLoadedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitLoadedRequest.ProtoReflect.Descriptor instead.
 func (*AwaitLoadedRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{31}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AwaitLoadedRequest) GetSite() string {
@@ -2012,7 +2093,7 @@ type AwaitLoadedResponse struct {
 
 func (x *AwaitLoadedResponse) Reset() {
 	*x = AwaitLoadedResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[32]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2105,7 @@ func (x *AwaitLoadedResponse) String() string {
 func (*AwaitLoadedResponse) ProtoMessage() {}
 
 func (x *AwaitLoadedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[32]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2118,7 @@ func (x *AwaitLoadedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitLoadedResponse.ProtoReflect.Descriptor instead.
 func (*AwaitLoadedResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{32}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{34}
 }
 
 type HasImagesRequest struct {
@@ -2049,7 +2130,7 @@ type HasImagesRequest struct {
 
 func (x *HasImagesRequest) Reset() {
 	*x = HasImagesRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[33]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2142,7 @@ func (x *HasImagesRequest) String() string {
 func (*HasImagesRequest) ProtoMessage() {}
 
 func (x *HasImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[33]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2155,7 @@ func (x *HasImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasImagesRequest.ProtoReflect.Descriptor instead.
 func (*HasImagesRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{33}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *HasImagesRequest) GetImages() []string {
@@ -2093,7 +2174,7 @@ type HasImagesResponse struct {
 
 func (x *HasImagesResponse) Reset() {
 	*x = HasImagesResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[34]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2186,7 @@ func (x *HasImagesResponse) String() string {
 func (*HasImagesResponse) ProtoMessage() {}
 
 func (x *HasImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[34]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2199,7 @@ func (x *HasImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasImagesResponse.ProtoReflect.Descriptor instead.
 func (*HasImagesResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{34}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *HasImagesResponse) GetPresent() []string {
@@ -2151,7 +2232,7 @@ type AdmitRequest struct {
 
 func (x *AdmitRequest) Reset() {
 	*x = AdmitRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[35]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2163,7 +2244,7 @@ func (x *AdmitRequest) String() string {
 func (*AdmitRequest) ProtoMessage() {}
 
 func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[35]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2176,7 +2257,7 @@ func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitRequest.ProtoReflect.Descriptor instead.
 func (*AdmitRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{35}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AdmitRequest) GetTicket() string {
@@ -2281,7 +2362,7 @@ type AdmitResponse struct {
 
 func (x *AdmitResponse) Reset() {
 	*x = AdmitResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[36]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2374,7 @@ func (x *AdmitResponse) String() string {
 func (*AdmitResponse) ProtoMessage() {}
 
 func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[36]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2387,7 @@ func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitResponse.ProtoReflect.Descriptor instead.
 func (*AdmitResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{36}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AdmitResponse) GetFault() *Fault {
@@ -2378,7 +2459,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[37]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2390,7 +2471,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[37]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2403,7 +2484,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{37}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Member) GetMachineId() string {
@@ -2591,7 +2672,10 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"\areplica\x18\x01 \x01(\tR\areplica\x12\x12\n" +
 	"\x04site\x18\x02 \x01(\tR\x04site\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\"\x17\n" +
-	"\x15RetireReplicaResponse\"B\n" +
+	"\x15RetireReplicaResponse\")\n" +
+	"\x13RemoveVolumeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x16\n" +
+	"\x14RemoveVolumeResponse\"B\n" +
 	"\x12AwaitLoadedRequest\x12\x12\n" +
 	"\x04site\x18\x01 \x01(\tR\x04site\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\"\x15\n" +
@@ -2650,11 +2734,12 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"ListImages\x12\x1d.uncloud.v1.ListImagesRequest\x1a\x1e.uncloud.v1.ListImagesResponse\x12E\n" +
 	"\bHasBlobs\x12\x1b.uncloud.v1.HasBlobsRequest\x1a\x1c.uncloud.v1.HasBlobsResponse\x12J\n" +
 	"\tPushImage\x12\x1c.uncloud.v1.PushImageRequest\x1a\x1d.uncloud.v1.PushImageResponse(\x01\x12N\n" +
-	"\vStoreStatus\x12\x1e.uncloud.v1.StoreStatusRequest\x1a\x1f.uncloud.v1.StoreStatusResponse2\xca\x02\n" +
+	"\vStoreStatus\x12\x1e.uncloud.v1.StoreStatusRequest\x1a\x1f.uncloud.v1.StoreStatusResponse2\x9d\x03\n" +
 	"\vPeerService\x12K\n" +
 	"\n" +
 	"RunReplica\x12\x1d.uncloud.v1.RunReplicaRequest\x1a\x1e.uncloud.v1.RunReplicaResponse\x12T\n" +
-	"\rRetireReplica\x12 .uncloud.v1.RetireReplicaRequest\x1a!.uncloud.v1.RetireReplicaResponse\x12N\n" +
+	"\rRetireReplica\x12 .uncloud.v1.RetireReplicaRequest\x1a!.uncloud.v1.RetireReplicaResponse\x12Q\n" +
+	"\fRemoveVolume\x12\x1f.uncloud.v1.RemoveVolumeRequest\x1a .uncloud.v1.RemoveVolumeResponse\x12N\n" +
 	"\vAwaitLoaded\x12\x1e.uncloud.v1.AwaitLoadedRequest\x1a\x1f.uncloud.v1.AwaitLoadedResponse\x12H\n" +
 	"\tHasImages\x12\x1c.uncloud.v1.HasImagesRequest\x1a\x1d.uncloud.v1.HasImagesResponse2K\n" +
 	"\vJoinService\x12<\n" +
@@ -2672,7 +2757,7 @@ func file_uncloud_v1_machine_proto_rawDescGZIP() []byte {
 	return file_uncloud_v1_machine_proto_rawDescData
 }
 
-var file_uncloud_v1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_uncloud_v1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_uncloud_v1_machine_proto_goTypes = []any{
 	(*InfoRequest)(nil),           // 0: uncloud.v1.InfoRequest
 	(*InfoResponse)(nil),          // 1: uncloud.v1.InfoResponse
@@ -2705,43 +2790,45 @@ var file_uncloud_v1_machine_proto_goTypes = []any{
 	(*RunReplicaResponse)(nil),    // 28: uncloud.v1.RunReplicaResponse
 	(*RetireReplicaRequest)(nil),  // 29: uncloud.v1.RetireReplicaRequest
 	(*RetireReplicaResponse)(nil), // 30: uncloud.v1.RetireReplicaResponse
-	(*AwaitLoadedRequest)(nil),    // 31: uncloud.v1.AwaitLoadedRequest
-	(*AwaitLoadedResponse)(nil),   // 32: uncloud.v1.AwaitLoadedResponse
-	(*HasImagesRequest)(nil),      // 33: uncloud.v1.HasImagesRequest
-	(*HasImagesResponse)(nil),     // 34: uncloud.v1.HasImagesResponse
-	(*AdmitRequest)(nil),          // 35: uncloud.v1.AdmitRequest
-	(*AdmitResponse)(nil),         // 36: uncloud.v1.AdmitResponse
-	(*Member)(nil),                // 37: uncloud.v1.Member
-	nil,                           // 38: uncloud.v1.JoinRequest.LabelsEntry
-	nil,                           // 39: uncloud.v1.ExecStart.EnvEntry
-	nil,                           // 40: uncloud.v1.AdmitRequest.LabelsEntry
-	(*HealthNote)(nil),            // 41: uncloud.v1.HealthNote
-	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
-	(*Image)(nil),                 // 43: uncloud.v1.Image
-	(*Fault)(nil),                 // 44: uncloud.v1.Fault
+	(*RemoveVolumeRequest)(nil),   // 31: uncloud.v1.RemoveVolumeRequest
+	(*RemoveVolumeResponse)(nil),  // 32: uncloud.v1.RemoveVolumeResponse
+	(*AwaitLoadedRequest)(nil),    // 33: uncloud.v1.AwaitLoadedRequest
+	(*AwaitLoadedResponse)(nil),   // 34: uncloud.v1.AwaitLoadedResponse
+	(*HasImagesRequest)(nil),      // 35: uncloud.v1.HasImagesRequest
+	(*HasImagesResponse)(nil),     // 36: uncloud.v1.HasImagesResponse
+	(*AdmitRequest)(nil),          // 37: uncloud.v1.AdmitRequest
+	(*AdmitResponse)(nil),         // 38: uncloud.v1.AdmitResponse
+	(*Member)(nil),                // 39: uncloud.v1.Member
+	nil,                           // 40: uncloud.v1.JoinRequest.LabelsEntry
+	nil,                           // 41: uncloud.v1.ExecStart.EnvEntry
+	nil,                           // 42: uncloud.v1.AdmitRequest.LabelsEntry
+	(*HealthNote)(nil),            // 43: uncloud.v1.HealthNote
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(*Image)(nil),                 // 45: uncloud.v1.Image
+	(*Fault)(nil),                 // 46: uncloud.v1.Fault
 }
 var file_uncloud_v1_machine_proto_depIdxs = []int32{
-	41, // 0: uncloud.v1.InfoResponse.health:type_name -> uncloud.v1.HealthNote
-	38, // 1: uncloud.v1.JoinRequest.labels:type_name -> uncloud.v1.JoinRequest.LabelsEntry
+	43, // 0: uncloud.v1.InfoResponse.health:type_name -> uncloud.v1.HealthNote
+	40, // 1: uncloud.v1.JoinRequest.labels:type_name -> uncloud.v1.JoinRequest.LabelsEntry
 	1,  // 2: uncloud.v1.JoinProgress.info:type_name -> uncloud.v1.InfoResponse
 	9,  // 3: uncloud.v1.WireGuardResponse.peers:type_name -> uncloud.v1.WireGuardPeer
-	42, // 4: uncloud.v1.WireGuardPeer.last_handshake:type_name -> google.protobuf.Timestamp
-	42, // 5: uncloud.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	42, // 6: uncloud.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	42, // 7: uncloud.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	44, // 4: uncloud.v1.WireGuardPeer.last_handshake:type_name -> google.protobuf.Timestamp
+	44, // 5: uncloud.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	44, // 6: uncloud.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	44, // 7: uncloud.v1.LogLine.at:type_name -> google.protobuf.Timestamp
 	13, // 8: uncloud.v1.ExecRequest.start:type_name -> uncloud.v1.ExecStart
 	14, // 9: uncloud.v1.ExecRequest.resize:type_name -> uncloud.v1.TerminalSize
-	39, // 10: uncloud.v1.ExecStart.env:type_name -> uncloud.v1.ExecStart.EnvEntry
+	41, // 10: uncloud.v1.ExecStart.env:type_name -> uncloud.v1.ExecStart.EnvEntry
 	14, // 11: uncloud.v1.ExecStart.size:type_name -> uncloud.v1.TerminalSize
-	43, // 12: uncloud.v1.ListImagesResponse.images:type_name -> uncloud.v1.Image
+	45, // 12: uncloud.v1.ListImagesResponse.images:type_name -> uncloud.v1.Image
 	21, // 13: uncloud.v1.PushImageRequest.start:type_name -> uncloud.v1.PushImageStart
 	25, // 14: uncloud.v1.StoreStatusResponse.sites:type_name -> uncloud.v1.SiteStatus
 	26, // 15: uncloud.v1.StoreStatusResponse.peers:type_name -> uncloud.v1.PeerStatus
-	42, // 16: uncloud.v1.PeerStatus.last_sync:type_name -> google.protobuf.Timestamp
-	44, // 17: uncloud.v1.RunReplicaResponse.fault:type_name -> uncloud.v1.Fault
-	40, // 18: uncloud.v1.AdmitRequest.labels:type_name -> uncloud.v1.AdmitRequest.LabelsEntry
-	44, // 19: uncloud.v1.AdmitResponse.fault:type_name -> uncloud.v1.Fault
-	37, // 20: uncloud.v1.AdmitResponse.members:type_name -> uncloud.v1.Member
+	44, // 16: uncloud.v1.PeerStatus.last_sync:type_name -> google.protobuf.Timestamp
+	46, // 17: uncloud.v1.RunReplicaResponse.fault:type_name -> uncloud.v1.Fault
+	42, // 18: uncloud.v1.AdmitRequest.labels:type_name -> uncloud.v1.AdmitRequest.LabelsEntry
+	46, // 19: uncloud.v1.AdmitResponse.fault:type_name -> uncloud.v1.Fault
+	39, // 20: uncloud.v1.AdmitResponse.members:type_name -> uncloud.v1.Member
 	0,  // 21: uncloud.v1.MachineService.Info:input_type -> uncloud.v1.InfoRequest
 	2,  // 22: uncloud.v1.MachineService.Init:input_type -> uncloud.v1.InitRequest
 	3,  // 23: uncloud.v1.MachineService.Join:input_type -> uncloud.v1.JoinRequest
@@ -2755,27 +2842,29 @@ var file_uncloud_v1_machine_proto_depIdxs = []int32{
 	23, // 31: uncloud.v1.MachineService.StoreStatus:input_type -> uncloud.v1.StoreStatusRequest
 	27, // 32: uncloud.v1.PeerService.RunReplica:input_type -> uncloud.v1.RunReplicaRequest
 	29, // 33: uncloud.v1.PeerService.RetireReplica:input_type -> uncloud.v1.RetireReplicaRequest
-	31, // 34: uncloud.v1.PeerService.AwaitLoaded:input_type -> uncloud.v1.AwaitLoadedRequest
-	33, // 35: uncloud.v1.PeerService.HasImages:input_type -> uncloud.v1.HasImagesRequest
-	35, // 36: uncloud.v1.JoinService.Admit:input_type -> uncloud.v1.AdmitRequest
-	1,  // 37: uncloud.v1.MachineService.Info:output_type -> uncloud.v1.InfoResponse
-	1,  // 38: uncloud.v1.MachineService.Init:output_type -> uncloud.v1.InfoResponse
-	4,  // 39: uncloud.v1.MachineService.Join:output_type -> uncloud.v1.JoinProgress
-	6,  // 40: uncloud.v1.MachineService.Reset:output_type -> uncloud.v1.ResetResponse
-	8,  // 41: uncloud.v1.MachineService.WireGuard:output_type -> uncloud.v1.WireGuardResponse
-	11, // 42: uncloud.v1.MachineService.Logs:output_type -> uncloud.v1.LogLine
-	15, // 43: uncloud.v1.MachineService.Exec:output_type -> uncloud.v1.ExecResponse
-	17, // 44: uncloud.v1.MachineService.ListImages:output_type -> uncloud.v1.ListImagesResponse
-	19, // 45: uncloud.v1.MachineService.HasBlobs:output_type -> uncloud.v1.HasBlobsResponse
-	22, // 46: uncloud.v1.MachineService.PushImage:output_type -> uncloud.v1.PushImageResponse
-	24, // 47: uncloud.v1.MachineService.StoreStatus:output_type -> uncloud.v1.StoreStatusResponse
-	28, // 48: uncloud.v1.PeerService.RunReplica:output_type -> uncloud.v1.RunReplicaResponse
-	30, // 49: uncloud.v1.PeerService.RetireReplica:output_type -> uncloud.v1.RetireReplicaResponse
-	32, // 50: uncloud.v1.PeerService.AwaitLoaded:output_type -> uncloud.v1.AwaitLoadedResponse
-	34, // 51: uncloud.v1.PeerService.HasImages:output_type -> uncloud.v1.HasImagesResponse
-	36, // 52: uncloud.v1.JoinService.Admit:output_type -> uncloud.v1.AdmitResponse
-	37, // [37:53] is the sub-list for method output_type
-	21, // [21:37] is the sub-list for method input_type
+	31, // 34: uncloud.v1.PeerService.RemoveVolume:input_type -> uncloud.v1.RemoveVolumeRequest
+	33, // 35: uncloud.v1.PeerService.AwaitLoaded:input_type -> uncloud.v1.AwaitLoadedRequest
+	35, // 36: uncloud.v1.PeerService.HasImages:input_type -> uncloud.v1.HasImagesRequest
+	37, // 37: uncloud.v1.JoinService.Admit:input_type -> uncloud.v1.AdmitRequest
+	1,  // 38: uncloud.v1.MachineService.Info:output_type -> uncloud.v1.InfoResponse
+	1,  // 39: uncloud.v1.MachineService.Init:output_type -> uncloud.v1.InfoResponse
+	4,  // 40: uncloud.v1.MachineService.Join:output_type -> uncloud.v1.JoinProgress
+	6,  // 41: uncloud.v1.MachineService.Reset:output_type -> uncloud.v1.ResetResponse
+	8,  // 42: uncloud.v1.MachineService.WireGuard:output_type -> uncloud.v1.WireGuardResponse
+	11, // 43: uncloud.v1.MachineService.Logs:output_type -> uncloud.v1.LogLine
+	15, // 44: uncloud.v1.MachineService.Exec:output_type -> uncloud.v1.ExecResponse
+	17, // 45: uncloud.v1.MachineService.ListImages:output_type -> uncloud.v1.ListImagesResponse
+	19, // 46: uncloud.v1.MachineService.HasBlobs:output_type -> uncloud.v1.HasBlobsResponse
+	22, // 47: uncloud.v1.MachineService.PushImage:output_type -> uncloud.v1.PushImageResponse
+	24, // 48: uncloud.v1.MachineService.StoreStatus:output_type -> uncloud.v1.StoreStatusResponse
+	28, // 49: uncloud.v1.PeerService.RunReplica:output_type -> uncloud.v1.RunReplicaResponse
+	30, // 50: uncloud.v1.PeerService.RetireReplica:output_type -> uncloud.v1.RetireReplicaResponse
+	32, // 51: uncloud.v1.PeerService.RemoveVolume:output_type -> uncloud.v1.RemoveVolumeResponse
+	34, // 52: uncloud.v1.PeerService.AwaitLoaded:output_type -> uncloud.v1.AwaitLoadedResponse
+	36, // 53: uncloud.v1.PeerService.HasImages:output_type -> uncloud.v1.HasImagesResponse
+	38, // 54: uncloud.v1.JoinService.Admit:output_type -> uncloud.v1.AdmitResponse
+	38, // [38:55] is the sub-list for method output_type
+	21, // [21:38] is the sub-list for method input_type
 	21, // [21:21] is the sub-list for extension type_name
 	21, // [21:21] is the sub-list for extension extendee
 	0,  // [0:21] is the sub-list for field type_name
@@ -2793,7 +2882,7 @@ func file_uncloud_v1_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_uncloud_v1_machine_proto_rawDesc), len(file_uncloud_v1_machine_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

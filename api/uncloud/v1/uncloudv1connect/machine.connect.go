@@ -68,6 +68,9 @@ const (
 	// PeerServiceRetireReplicaProcedure is the fully-qualified name of the PeerService's RetireReplica
 	// RPC.
 	PeerServiceRetireReplicaProcedure = "/uncloud.v1.PeerService/RetireReplica"
+	// PeerServiceRemoveVolumeProcedure is the fully-qualified name of the PeerService's RemoveVolume
+	// RPC.
+	PeerServiceRemoveVolumeProcedure = "/uncloud.v1.PeerService/RemoveVolume"
 	// PeerServiceAwaitLoadedProcedure is the fully-qualified name of the PeerService's AwaitLoaded RPC.
 	PeerServiceAwaitLoadedProcedure = "/uncloud.v1.PeerService/AwaitLoaded"
 	// PeerServiceHasImagesProcedure is the fully-qualified name of the PeerService's HasImages RPC.
@@ -424,6 +427,8 @@ type PeerServiceClient interface {
 	RunReplica(context.Context, *connect.Request[v1.RunReplicaRequest]) (*connect.Response[v1.RunReplicaResponse], error)
 	// Stops and removes the container of a replica. No error when there is none.
 	RetireReplica(context.Context, *connect.Request[v1.RetireReplicaRequest]) (*connect.Response[v1.RetireReplicaResponse], error)
+	// Removes a volume and its content. No error when there is none.
+	RemoveVolume(context.Context, *connect.Request[v1.RemoveVolumeRequest]) (*connect.Response[v1.RemoveVolumeResponse], error)
 	// Answers when names and ingress of this machine have loaded a state that
 	// includes the given version.
 	AwaitLoaded(context.Context, *connect.Request[v1.AwaitLoadedRequest]) (*connect.Response[v1.AwaitLoadedResponse], error)
@@ -454,6 +459,12 @@ func NewPeerServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(peerServiceMethods.ByName("RetireReplica")),
 			connect.WithClientOptions(opts...),
 		),
+		removeVolume: connect.NewClient[v1.RemoveVolumeRequest, v1.RemoveVolumeResponse](
+			httpClient,
+			baseURL+PeerServiceRemoveVolumeProcedure,
+			connect.WithSchema(peerServiceMethods.ByName("RemoveVolume")),
+			connect.WithClientOptions(opts...),
+		),
 		awaitLoaded: connect.NewClient[v1.AwaitLoadedRequest, v1.AwaitLoadedResponse](
 			httpClient,
 			baseURL+PeerServiceAwaitLoadedProcedure,
@@ -473,6 +484,7 @@ func NewPeerServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 type peerServiceClient struct {
 	runReplica    *connect.Client[v1.RunReplicaRequest, v1.RunReplicaResponse]
 	retireReplica *connect.Client[v1.RetireReplicaRequest, v1.RetireReplicaResponse]
+	removeVolume  *connect.Client[v1.RemoveVolumeRequest, v1.RemoveVolumeResponse]
 	awaitLoaded   *connect.Client[v1.AwaitLoadedRequest, v1.AwaitLoadedResponse]
 	hasImages     *connect.Client[v1.HasImagesRequest, v1.HasImagesResponse]
 }
@@ -485,6 +497,11 @@ func (c *peerServiceClient) RunReplica(ctx context.Context, req *connect.Request
 // RetireReplica calls uncloud.v1.PeerService.RetireReplica.
 func (c *peerServiceClient) RetireReplica(ctx context.Context, req *connect.Request[v1.RetireReplicaRequest]) (*connect.Response[v1.RetireReplicaResponse], error) {
 	return c.retireReplica.CallUnary(ctx, req)
+}
+
+// RemoveVolume calls uncloud.v1.PeerService.RemoveVolume.
+func (c *peerServiceClient) RemoveVolume(ctx context.Context, req *connect.Request[v1.RemoveVolumeRequest]) (*connect.Response[v1.RemoveVolumeResponse], error) {
+	return c.removeVolume.CallUnary(ctx, req)
 }
 
 // AwaitLoaded calls uncloud.v1.PeerService.AwaitLoaded.
@@ -505,6 +522,8 @@ type PeerServiceHandler interface {
 	RunReplica(context.Context, *connect.Request[v1.RunReplicaRequest]) (*connect.Response[v1.RunReplicaResponse], error)
 	// Stops and removes the container of a replica. No error when there is none.
 	RetireReplica(context.Context, *connect.Request[v1.RetireReplicaRequest]) (*connect.Response[v1.RetireReplicaResponse], error)
+	// Removes a volume and its content. No error when there is none.
+	RemoveVolume(context.Context, *connect.Request[v1.RemoveVolumeRequest]) (*connect.Response[v1.RemoveVolumeResponse], error)
 	// Answers when names and ingress of this machine have loaded a state that
 	// includes the given version.
 	AwaitLoaded(context.Context, *connect.Request[v1.AwaitLoadedRequest]) (*connect.Response[v1.AwaitLoadedResponse], error)
@@ -531,6 +550,12 @@ func NewPeerServiceHandler(svc PeerServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(peerServiceMethods.ByName("RetireReplica")),
 		connect.WithHandlerOptions(opts...),
 	)
+	peerServiceRemoveVolumeHandler := connect.NewUnaryHandler(
+		PeerServiceRemoveVolumeProcedure,
+		svc.RemoveVolume,
+		connect.WithSchema(peerServiceMethods.ByName("RemoveVolume")),
+		connect.WithHandlerOptions(opts...),
+	)
 	peerServiceAwaitLoadedHandler := connect.NewUnaryHandler(
 		PeerServiceAwaitLoadedProcedure,
 		svc.AwaitLoaded,
@@ -549,6 +574,8 @@ func NewPeerServiceHandler(svc PeerServiceHandler, opts ...connect.HandlerOption
 			peerServiceRunReplicaHandler.ServeHTTP(w, r)
 		case PeerServiceRetireReplicaProcedure:
 			peerServiceRetireReplicaHandler.ServeHTTP(w, r)
+		case PeerServiceRemoveVolumeProcedure:
+			peerServiceRemoveVolumeHandler.ServeHTTP(w, r)
 		case PeerServiceAwaitLoadedProcedure:
 			peerServiceAwaitLoadedHandler.ServeHTTP(w, r)
 		case PeerServiceHasImagesProcedure:
@@ -568,6 +595,10 @@ func (UnimplementedPeerServiceHandler) RunReplica(context.Context, *connect.Requ
 
 func (UnimplementedPeerServiceHandler) RetireReplica(context.Context, *connect.Request[v1.RetireReplicaRequest]) (*connect.Response[v1.RetireReplicaResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.PeerService.RetireReplica is not implemented"))
+}
+
+func (UnimplementedPeerServiceHandler) RemoveVolume(context.Context, *connect.Request[v1.RemoveVolumeRequest]) (*connect.Response[v1.RemoveVolumeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.PeerService.RemoveVolume is not implemented"))
 }
 
 func (UnimplementedPeerServiceHandler) AwaitLoaded(context.Context, *connect.Request[v1.AwaitLoadedRequest]) (*connect.Response[v1.AwaitLoadedResponse], error) {
