@@ -148,6 +148,7 @@ type Status struct {
 	Rows        int    // living ones, also those of tables that only newer agents know
 	Deleted     int    // tombstones
 	Unreadable  int    // rows that State leaves out
+	Quarantined int    // rows that their tables refused; see Quarantine
 	ClockSkewed bool   // since start, a change came stamped ahead of the time here
 }
 
@@ -157,7 +158,7 @@ func (s *Store) Status() Status {
 	st := Status{
 		Site: site, Head: known.Head(site), Sites: len(known),
 		Rows: int(s.rows.Load()), Deleted: int(s.deleted.Load()),
-		Unreadable: int(s.badCount.Load()), ClockSkewed: s.skewed.Load(),
+		Unreadable: int(s.badCount.Load()), Quarantined: int(s.quarantined.Load()), ClockSkewed: s.skewed.Load(),
 	}
 	for _, ranges := range known {
 		st.Missing += ranges.Gaps().Count()

@@ -48,8 +48,9 @@ type file struct {
 	self   crdt.SiteID
 	known  crdt.Known
 
-	writing bool // within a store transaction: the guard triggers let writes pass
-	lazy    bool // the last transaction was not synced at its commit
+	writing     bool // within a store transaction: the guard triggers let writes pass
+	quarantined bool // there is a row in the quarantine
+	lazy        bool // the last transaction was not synced at its commit
 }
 
 // openFile opens or creates the database in o.Dir; an empty one is memory. The
@@ -182,6 +183,9 @@ func (f *file) reload() error {
 		return fmt.Errorf("read the known versions: %w", err)
 	}
 	f.known = known
+	if _, err := f.countQuarantine(); err != nil {
+		return fmt.Errorf("read the quarantine: %w", err)
+	}
 	return f.w.query("SELECT value FROM _meta WHERE key = 'site'", nil, func(row []driver.Value) error {
 		copy(f.self[:], row[0].([]byte))
 		return nil

@@ -33,7 +33,13 @@ func (s *Store) Merge(ctx context.Context, b crdt.Batch) (crdt.Known, error) {
 	if err := s.checkMarks(b.Marks); err != nil {
 		return nil, err
 	}
-	done, err := s.write(true, func(*conn) (outcome, error) { return s.join(b.Rows, have.Union(b.Marks)) })
+	join := func(*conn) (outcome, error) { return s.join(b.Rows, have.Union(b.Marks)) }
+	done, err := s.write(true, s.file.saveAll, join)
+	if refusedByTable(err) {
+		s.log.Warn("a row from another machine does not fit its table and is set aside", "err", err)
+		done, err = s.write(true, s.file.saveEach, join)
+		s.recount()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("merge %d rows: %w", len(b.Rows), err)
 	}
@@ -143,7 +149,7 @@ func (s *Store) Reseat(ctx context.Context, seen Version) (bool, error) {
 	if err := s.file.witness.note(site, 0); err != nil {
 		return false, err
 	}
-	done, err := s.write(false, func(c *conn) (outcome, error) {
+	done, err := s.write(false, s.file.saveAll, func(c *conn) (outcome, error) {
 		if err := c.setMeta("site", site[:]); err != nil {
 			return outcome{}, err
 		}

@@ -87,6 +87,9 @@ func (f *file) saveAll(c *conn, changes []change) error {
 		if err := f.saveWriters(c, ch, versions); err != nil {
 			return fmt.Errorf("save the versions of %s %q: %w", ch.row.Table, ch.row.Key, err)
 		}
+		if err := f.release(c, ch.row); err != nil {
+			return err
+		}
 	}
 	for s, b := range fresh {
 		if err := b.flush(c); err != nil {

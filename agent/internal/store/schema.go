@@ -139,7 +139,11 @@ func (f *file) settle() error {
 	if err != nil {
 		return err
 	}
-	return f.saveAll(f.w, all)
+	err = f.attempt(f.w, func() error { return f.saveAll(f.w, all) })
+	if refusedByTable(err) {
+		return f.saveEach(f.w, all)
+	}
+	return err
 }
 
 // number runs a query for one integer, 0 where there is no row.

@@ -56,14 +56,16 @@ type Store struct {
 	typed   map[string]typed  // the tables of State
 	generic map[string]*Table // those of Options.Schema
 
-	closing   chan struct{} // closed with the store
-	current   atomic.Pointer[view]
-	site      atomic.Pointer[crdt.SiteID]
-	skewed    atomic.Bool
-	badCount  atomic.Int64
-	rows      atomic.Int64 // living ones
-	deleted   atomic.Int64
-	listeners listeners
+	closing  chan struct{} // closed with the store
+	current  atomic.Pointer[view]
+	site     atomic.Pointer[crdt.SiteID]
+	skewed   atomic.Bool
+	badCount atomic.Int64
+	rows     atomic.Int64 // living ones
+	deleted  atomic.Int64
+
+	quarantined atomic.Int64
+	listeners   listeners
 }
 
 // view is what readers see: one State and the versions it holds.
@@ -137,6 +139,7 @@ func (s *Store) readAll() error {
 	if err != nil {
 		return err
 	}
+	s.recount()
 	site := s.file.self
 	s.site.Store(&site)
 	s.current.Store(&view{state: d.freeze(), known: s.file.known, gone: make(chan struct{})})
@@ -254,6 +257,9 @@ type Commit struct {
 func (s *Store) publish(c Commit) {
 	old := s.current.Load()
 	next := &view{state: old.state, known: c.Known, gone: make(chan struct{})}
+	if s.quarantined.Load() > 0 {
+		s.recount() // a row may have been mended
+	}
 	if len(c.Batch.Rows) > 0 {
 		d := s.draftOf(old.state)
 		for _, row := range c.Batch.Rows {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"uncloud/agent/internal/crdt"
+	"uncloud/internal/faults"
 	"uncloud/internal/spec"
 )
 
@@ -178,14 +179,17 @@ type outcome struct {
 	known   crdt.Known
 }
 
+// saver is saveAll, or saveEach.
+type saver func(*conn, []change) error
+
 // write runs one transaction. decide reads within it and says what to change;
 // if that is nothing, nothing is written. With lazy the disk is not waited for.
-func (s *Store) write(lazy bool, decide func(*conn) (outcome, error)) (out outcome, err error) {
+func (s *Store) write(lazy bool, save saver, decide func(*conn) (outcome, error)) (out outcome, err error) {
 	err = s.file.write(lazy, func(c *conn) error {
 		if out, err = decide(c); err != nil {
 			return err
 		}
-		if err := s.file.saveAll(c, out.changes); err != nil {
+		if err := save(c, out.changes); err != nil {
 			return err
 		}
 		return s.file.saveKnown(c, out.known)
@@ -206,8 +210,10 @@ func (s *Store) commit(edits []edit) (Version, error) {
 		return s.head(), nil
 	}
 	next := Version{Site: s.file.self, Seq: s.head().Seq + 1}
-	done, err := s.write(false, func(*conn) (outcome, error) { return s.stamp(edits, next) })
+	done, err := s.write(false, s.file.saveAll, func(*conn) (outcome, error) { return s.stamp(edits, next) })
 	switch {
+	case refusedByTable(err):
+		return Version{}, faults.New(faults.Invalid, "the change does not fit its table").Because(err)
 	case err != nil:
 		return Version{}, fmt.Errorf("commit version %v: %w", next, err)
 	case len(done.changes) == 0:
