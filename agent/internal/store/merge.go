@@ -44,7 +44,7 @@ func (s *Store) Merge(ctx context.Context, b crdt.Batch) (crdt.Known, error) {
 		return nil, fmt.Errorf("merge %d rows: %w", len(b.Rows), err)
 	}
 	if gained := done.known.Minus(have); len(done.changes)+len(gained) > 0 {
-		s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(done.changes), Marks: gained}, Known: done.known})
+		s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(done.changes), Marks: gained}, Known: done.known}, done.changes)
 	}
 	return done.known, nil
 }
@@ -161,7 +161,7 @@ func (s *Store) Reseat(ctx context.Context, seen Version) (bool, error) {
 	s.file.self = site
 	s.site.Store(&site)
 	s.log.Warn("the database was an old copy; took a new site id", "site", site, "before", old.Site)
-	s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(done.changes), Marks: crdt.Known{site: done.known[site]}}, Known: done.known, Local: true})
+	s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(done.changes), Marks: crdt.Known{site: done.known[site]}}, Known: done.known, Local: true}, done.changes)
 	return true, nil
 }
 

@@ -65,6 +65,8 @@ type Store struct {
 	deleted  atomic.Int64
 
 	quarantined atomic.Int64
+	feeds       feeds
+	busy        busy
 	listeners   listeners
 }
 
@@ -200,7 +202,11 @@ func (s *Store) acquire(ctx context.Context) (release func(), err error) {
 		s.writer <- struct{}{}
 		return nil, errClosed
 	}
-	return func() { s.writer <- struct{}{} }, nil
+	s.busy.begin()
+	return func() {
+		s.busy.end()
+		s.writer <- struct{}{}
+	}, nil
 }
 
 var errClosed = faults.New(faults.Interrupted, "the agent is shutting down and takes no more changes")
@@ -254,7 +260,7 @@ type Commit struct {
 
 // publish makes a commit visible. Its order is what callers rely on: first the
 // state, then those who wait, then the other machines.
-func (s *Store) publish(c Commit) {
+func (s *Store) publish(c Commit, changes []change) {
 	old := s.current.Load()
 	next := &view{state: old.state, known: c.Known, gone: make(chan struct{})}
 	if s.quarantined.Load() > 0 {
@@ -269,6 +275,7 @@ func (s *Store) publish(c Commit) {
 	}
 	s.current.Store(next)
 	close(old.gone)
+	s.feeds.add(changes)
 	s.listeners.tell(c)
 }
 

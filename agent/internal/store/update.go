@@ -222,7 +222,7 @@ func (s *Store) commit(edits []edit) (Version, error) {
 	if err := s.file.witness.note(next.Site, next.Seq); err != nil {
 		s.log.Error("the store's witness cannot be written; a disk that is set back may go unnoticed", "err", err)
 	}
-	s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(done.changes), Marks: crdt.Knows(next)}, Known: done.known, Local: true})
+	s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(done.changes), Marks: crdt.Knows(next)}, Known: done.known, Local: true}, done.changes)
 	return next, nil
 }
 
