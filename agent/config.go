@@ -50,7 +50,7 @@ type Config struct {
 	TicketFile string `json:"ticketFile"`
 	// Endpoints are tried by others besides the addresses that the machine finds
 	// on its links: a public address behind a forwarding router.
-	Endpoints []netip.AddrPort `json:"endpoints"`
+	Endpoints endpoints `json:"endpoints"`
 	// ListenPort is the one UDP port. Changing it on a member is noticed by the others.
 	ListenPort uint16 `json:"listenPort"`
 	// MTU of the WireGuard link; 0 is that of the way out minus 80.
@@ -71,6 +71,25 @@ type IngressConfig struct {
 	Email      string `json:"email"`      // for the certificate authority, optional
 	ACMEServer string `json:"acmeServer"` // directory URL; empty is Let's Encrypt
 	ACMERoots  string `json:"acmeRoots"`  // PEM file that the ACME server is checked with; empty is the system's
+}
+
+// endpoints are addresses with ports. A bad one is refused by name.
+type endpoints []netip.AddrPort
+
+func (e *endpoints) UnmarshalJSON(text []byte) error {
+	var all []string
+	if err := json.Unmarshal(text, &all); err != nil {
+		return fmt.Errorf("endpoints: %w", err)
+	}
+	*e = nil
+	for _, one := range all {
+		parsed, err := netip.ParseAddrPort(one)
+		if err != nil {
+			return fmt.Errorf("%q is no endpoint such as 203.0.113.5:51820", one)
+		}
+		*e = append(*e, parsed)
+	}
+	return nil
 }
 
 // LoadConfig reads a configuration file over the defaults. A missing default

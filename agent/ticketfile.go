@@ -28,7 +28,7 @@ func (a *Agent) joinFromFile(ctx context.Context) {
 	for {
 		before := f.said
 		done := f.try()
-		if f.said != before && f.said != "" {
+		if f.said != before {
 			a.log.Warn(f.said, "path", f.path, "hint", f.hint, "cause", f.cause)
 		}
 		if done || a.current() != nil {

@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"uncloud/internal/faults"
+)
+
+func TestIdentitySurvivesTheFile(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	if _, known, err := loadIdentity(dir); known || err != nil {
+		t.Fatalf("a new machine: %v, %v", known, err)
+	}
+	id, err := newIdentity()
+	must(t, err)
+	id.ClusterID = "cls_a"
+	must(t, id.save(dir))
+	got, known, err := loadIdentity(dir)
+	if err != nil || !known || !reflect.DeepEqual(got, id) {
+		t.Errorf("read back %+v, %v, %v", got, known, err)
+	}
+	info, err := os.Stat(filepath.Join(dir, identityFile))
+	must(t, err)
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("the keys may be read by others: %s", info.Mode())
+	}
+}
+
+func TestADamagedIdentityIsNotANewMachine(t *testing.T) {
+	for name, text := range map[string]string{"empty": "", "half": `{"machineId":"mch_`, "no key": `{"machineId":"mch_a"}`} {
+		dir := t.TempDir()
+		must(t, os.WriteFile(filepath.Join(dir, identityFile), []byte(text), 0o600))
+		_, known, err := loadIdentity(dir)
+		if known {
+			t.Errorf("%s: taken for good", name)
+		}
+		refusedAs(t, err, faults.Internal, identityFile)
+	}
+}
+
+// TestAFailedWriteLeavesTheOldFile and nothing beside it.
+func TestAFailedWriteLeavesTheOldFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	must(t, writeAtomic(path, []byte("old"), 0o600))
+	must(t, writeAtomic(path, []byte("new"), 0o600))
+	if got, _ := os.ReadFile(path); string(got) != "new" {
+		t.Errorf("%q", got)
+	}
+	blocked := filepath.Join(dir, "folder")
+	must(t, os.MkdirAll(filepath.Join(blocked, "x"), 0o700))
+	if err := writeAtomic(blocked, []byte("new"), 0o600); err == nil {
+		t.Error("a folder was replaced by a file")
+	}
+	left, err := os.ReadDir(dir)
+	must(t, err)
+	if len(left) != 2 {
+		t.Errorf("left behind: %v", left)
+	}
+}

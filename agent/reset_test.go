@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"net/netip"
+	"testing"
+
+	"uncloud/agent/internal/reconcile"
+	"uncloud/agent/internal/runtime"
+	"uncloud/agent/internal/store"
+	"uncloud/internal/faults"
+	"uncloud/internal/spec"
+)
+
+// withContainers is a member that runs two containers, beside one of another cluster.
+func withContainers(t *testing.T) (*member, *runtime.Fake) {
+	t.Helper()
+	engine := runtime.NewFake()
+	engine.AddImage("app:1")
+	engine.SetBridge(true)
+	must(t, engine.EnsureNetwork(t.Context(), runtime.Network{Name: networkName, Bridge: bridgeName, Subnet: netip.MustParsePrefix("10.210.7.0/24")}))
+	for i, c := range []struct{ replica, cluster string }{{"rep_a", "cls_a"}, {"rep_b", "cls_a"}, {"rep_c", "cls_other"}} {
+		id, err := engine.Create(t.Context(), runtime.ContainerRequest{
+			Replica: c.replica, Cluster: c.cluster, Name: c.replica, Address: netip.AddrFrom4([4]byte{10, 210, 7, byte(2 + i)}),
+			Spec: spec.ContainerSpec{Image: "app:1"},
+		})
+		must(t, err)
+		must(t, engine.Start(t.Context(), id))
+	}
+	m := &member{
+		id: Identity{MachineID: "mch_self", ClusterID: "cls_a"}, log: quiet(), engine: engine,
+		ready: make(chan struct{}), quit: make(chan struct{}),
+	}
+	m.end = func() { close(m.quit) }
+	var err error
+	m.store, err = store.Open(t.Context(), store.Options{Dir: t.TempDir(), Logger: quiet()})
+	must(t, err)
+	t.Cleanup(func() { must(t, m.store.Close()) })
+	close(m.ready)
+	m.replicas = reconcile.New(reconcile.Config{})
+	return m, engine
+}
+
+func left(t *testing.T, engine runtime.Engine) (clusters []string) {
+	t.Helper()
+	all, err := engine.List(t.Context())
+	must(t, err)
+	for _, c := range all {
+		clusters = append(clusters, c.Cluster)
+	}
+	return clusters
+}
+
+func hasEnded(m *member) bool {
+	select {
+	case <-m.quit:
+		return true
+	default:
+		return false
+	}
+}
+
+func TestLeavingTakesTheOwnContainersAndNoOthers(t *testing.T) {
+	m, engine := withContainers(t)
+	must(t, m.leave(t.Context(), false))
+	if got := left(t, engine); len(got) != 1 || got[0] != "cls_other" {
+		t.Errorf("left: %q", got)
+	}
+	if !hasEnded(m) || !m.left() {
+		t.Error("the member goes on")
+	}
+}
+
+// TestNobodyLeavesContainersBehind: without the engine the member stays whole,
+// and reconciles on.
+func TestNobodyLeavesContainersBehind(t *testing.T) {
+	m, engine := withContainers(t)
+	engine.OnCall(func(string, string) error { return faults.New(faults.Engine, "the engine is off").WithHint("start it") })
+	refusedAs(t, m.leave(t.Context(), false), faults.Engine, "off")
+	if hasEnded(m) || m.left() || !(replicaStore{m}).Ready() {
+		t.Error("the member is half gone")
+	}
+}
+
+// TestWhoLeavesStartsNothing: reconcile sees nothing to run and nothing to remove.
+func TestWhoLeavesStartsNothing(t *testing.T) {
+	m, _ := withContainers(t)
+	_, err := m.store.Update(t.Context(), func(tx *storeTx) error {
+		tx.Put(spec.Replica{ID: "rep_a", Service: "svc_a", Machine: "mch_self"})
+		return nil
+	})
+	must(t, err)
+	if s := (replicaStore{m}); len(s.State().Replicas) != 1 || !s.Ready() {
+		t.Error("before it leaves")
+	}
+	m.leaving.Store(true)
+	if s := (replicaStore{m}); len(s.State().Replicas) != 0 || s.Ready() {
+		t.Error("while it leaves")
+	}
+}

@@ -1,0 +1,27 @@
+package agent
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"uncloud/agent/internal/server"
+)
+
+func TestTroublesAreTakenBackByWhoRaisedThem(t *testing.T) {
+	var all troubles
+	all.setError("mesh", "mesh", errors.New("no tun"))
+	all.set("ingress", server.Note{Code: "ingress.route", Text: "b"}, server.Note{Code: "ingress.route", Text: "a"})
+	want := []server.Note{{Code: "ingress.route", Text: "a"}, {Code: "ingress.route", Text: "b"}, {Code: "mesh", Text: "no tun"}}
+	if got := all.all(); !slices.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+	if n := all.count(); n["ingress.route"] != 2 || n["mesh"] != 1 {
+		t.Errorf("%v", n)
+	}
+	all.setError("mesh", "mesh", nil)
+	all.set("ingress")
+	if got := all.all(); len(got) != 0 {
+		t.Errorf("left: %v", got)
+	}
+}
