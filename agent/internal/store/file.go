@@ -37,6 +37,7 @@ const (
 // with what is kept of it in memory. All but the readers is used under the
 // store's writer lock.
 type file struct {
+	path    string
 	w       *conn
 	readers chan *conn // idle ones
 	opened  int        // readers, idle or not
@@ -66,6 +67,7 @@ func openFile(o Options, tables []Table, random io.Reader) (f *file, err error) 
 	if err != nil {
 		return f, err
 	}
+	f.path = path
 	if f.w, err = openConn(path, writerSetup, f.registerGuard); err != nil {
 		return f, asFault(fmt.Errorf("open %s: %w", path, err))
 	}
