@@ -27,7 +27,7 @@ let
   # a switch of the generation knows what changed means nothing here.
   ours =
     line:
-    !(lib.hasPrefix "Environment=" line || lib.hasPrefix "X-Restart-Triggers=" line);
+    !(lib.hasPrefix "Environment=" line || lib.hasPrefix "X-" line);
   path = lib.replaceStrings [ "${pkgs.uncloud or ""}" ] [ "/usr" ];
   strip =
     text:
@@ -43,12 +43,15 @@ let
     config:
     let
       units = lib.filterAttrs (name: _: lib.hasPrefix "uncloud" name) config.systemd.units;
-      place = name: if name == "uncloud.service" then "uncloud.service.d/overrides.conf" else name;
+      # The package has these units; the module adds to them.
+      shipped = builtins.readDir ../packaging;
+      place = name: if shipped ? ${name} then "${name}.d/overrides.conf" else name;
       sysctl = lib.filterAttrs (
         name: value: (base.boot.kernel.sysctl.${name} or null) != value
       ) config.boot.kernel.sysctl;
       switch = value: if value == true then "1" else toString value;
-      texts = lib.filterAttrs (name: _: lib.hasSuffix "60-uncloud.conf" name) config.environment.etc;
+      named = name: lib.hasSuffix "60-uncloud.conf" name || lib.hasPrefix "uncloud/projects/" name;
+      texts = lib.filterAttrs (name: _: named name) config.environment.etc;
       modules = lib.subtractLists base.boot.kernelModules config.boot.kernelModules;
       firewall = {
         inherit (config.networking.firewall) allowedTCPPorts allowedUDPPorts trustedInterfaces;

@@ -30,8 +30,9 @@ buildGoModule (
 
     nativeBuildInputs = [ installShellFiles ];
     postInstall = ''
-      install -Dm444 packaging/uncloud.service -t $out/lib/systemd/system
-      substituteInPlace $out/lib/systemd/system/uncloud.service --replace-fail /usr/bin/uncloudd $out/bin/uncloudd
+      install -Dm444 packaging/*.service -t $out/lib/systemd/system
+      install -Dm555 packaging/uncloud-names -t $out/libexec/uncloud
+      sed -i "s|=/usr/|=$out/|" $out/lib/systemd/system/*.service
       install -Dm444 packaging/sysctl.conf $out/lib/sysctl.d/60-uncloud.conf
       install -Dm444 packaging/sysusers.conf $out/lib/sysusers.d/uncloud.conf
     ''

@@ -42,10 +42,19 @@ let
     };
   };
 
+  place = name: "uncloud/projects/${name}.yaml";
+  content =
+    name: project:
+    lib.nameValuePair (place name) (
+      if project.file != null then
+        { source = project.file; }
+      else
+        { text = builtins.toJSON project.compose; } # which is YAML as well
+    );
+
   unit =
     name: project:
     let
-      source = if project.file != null then project.file else json.generate "${name}.json" project.compose;
       uc =
         args: lib.escapeShellArgs ([ (lib.getExe' cfg.package "uc") "--connect" "unix:///run/uncloud/uncloud.sock" ] ++ args);
     in
@@ -54,6 +63,7 @@ let
       wantedBy = [ "multi-user.target" ];
       wants = [ "uncloud.service" ];
       after = [ "uncloud.service" ];
+      restartTriggers = [ config.environment.etc.${place name}.source ];
       # It is tried until this machine is a member and its images can be had.
       startLimitIntervalSec = 0;
       serviceConfig = {
@@ -62,7 +72,7 @@ let
         RemainAfterExit = true;
         ExecStartPre = map (image: uc [ "image" "push" "${image}" ]) project.images;
         ExecStart = uc (
-          [ "deploy" "--yes" "--project" name "--file" "${source}" ] ++ lib.optional project.prune "--prune"
+          [ "deploy" "--yes" "--project" name "--file" "/etc/${place name}" ] ++ lib.optional project.prune "--prune"
         );
         Restart = "on-failure";
         RestartSec = "5s";
@@ -90,5 +100,8 @@ in
     '';
   };
 
-  config.systemd.services = lib.mkIf cfg.enable (lib.mapAttrs' unit cfg.projects);
+  config = lib.mkIf cfg.enable {
+    environment.etc = lib.mapAttrs' content cfg.projects;
+    systemd.services = lib.mapAttrs' unit cfg.projects;
+  };
 }
