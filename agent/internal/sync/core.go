@@ -23,7 +23,8 @@ const (
 	// askPatience is how long an answer may stand still before its versions
 	// are asked of another machine.
 	askPatience = 5 * time.Second
-	// busyPause is how long to leave a machine alone that said it was busy.
+	// busyPause to twice that is when a machine that is turned away may ask
+	// again.
 	busyPause = time.Second
 	// window is how many frames of a link may be with the transport.
 	window = 8
@@ -36,11 +37,16 @@ const (
 	// snapshotFrom is how many versions a machine that has nothing must lack
 	// before it asks for everything in one piece.
 	snapshotFrom = 64
+	// lineRate is how many bytes of rows a second go to one machine, and
+	// lineBurst how many may go at once after a pause.
+	lineRate, lineBurst = 4 << 20, 1 << 20
 	// outboxBytes bounds what waits for one machine. Beyond it the machine
 	// pulls instead.
 	outboxBytes = 4 << 20
 	// inboxBytes bounds a batch that arrives in parts.
 	inboxBytes = 256 << 20
+	// inboxBatches bounds the batches that arrive at one time.
+	inboxBatches = 16
 )
 
 type linkID uint64
@@ -64,9 +70,9 @@ type (
 	committed struct{ Batch crdt.Batch }
 	// merged answers a mergeBatch.
 	merged struct {
-		Link linkID
-		Req  uint64
-		Err  error
+		mergeBatch
+		Repaired int // rows that a scrub has changed
+		Err      error
 	}
 	// exported answers an exportRange.
 	exported struct {
@@ -97,6 +103,8 @@ type (
 	mergeBatch struct {
 		Link  linkID
 		Req   uint64
+		Fresh bool // it holds versions that nothing else brings
+		Mend  bool // rows of a scrub
 		Batch crdt.Batch
 	}
 	// exportRange reads from the store: a range, or everything if Snapshot.
@@ -128,16 +136,28 @@ type core struct {
 	live  map[string]*link // by machine
 	known crdt.Known       // what the store has, as of the present event
 	reqs  uint64
-	clone string // machine that was seen to have this site's id
-	epoch uint64 // counts changes of live
-	out   []action
-	now   time.Time
+	// members is the size of the cluster, and distance how far another machine
+	// is: false where that is unknown. Both decide who is pushed to.
+	members  int
+	distance func(machine string) (time.Duration, bool)
+	serials  uint64
+	scrubAt  time.Time
+	movedAt  time.Time // when anything was committed or merged, last
+	tries    int       // to scrub, though something moved
+	count    Counters
+	clone    string // machine that was seen to have this site's id
+	epoch    uint64 // counts changes of live
+	out      []action
+	now      time.Time
 }
 
 type action any
 
 func newCore(who self, random *rand.Rand) *core {
-	return &core{self: who, rand: random, links: map[linkID]*link{}, live: map[string]*link{}}
+	return &core{
+		self: who, rand: random, links: map[linkID]*link{}, live: map[string]*link{},
+		distance: func(string) (time.Duration, bool) { return 0, false },
+	}
 }
 
 // handle takes one event at a time. known is what the store has now.
@@ -147,6 +167,7 @@ func (c *core) handle(now time.Time, known crdt.Known, event any) []action {
 	case connected:
 		c.connect(e)
 	case committed:
+		c.movedAt = now
 		c.push(e.Batch)
 	case reseated:
 		c.self.Site = e.Site
@@ -159,6 +180,10 @@ func (c *core) handle(now time.Time, known crdt.Known, event any) []action {
 				c.tell(l, true)
 				c.pull(l)
 			}
+		}
+	case scrubNow:
+		for _, l := range c.peers() {
+			c.do(readSums{Link: l.id})
 		}
 	case ticked:
 		c.tick()
@@ -190,10 +215,26 @@ func (c *core) handleOf(event any) {
 			c.answer(l, e)
 			c.flush(l)
 		}
+	case summed:
+		if l := c.links[e.Link]; l != nil {
+			c.summed(l, e)
+			c.flush(l)
+		}
+	case bucketsRead:
+		if l := c.links[e.Link]; l != nil {
+			c.sendBuckets(l, e)
+			c.flush(l)
+		}
 	}
 }
 
 func (c *core) do(a action) { c.out = append(c.out, a) }
+
+// serial numbers the batches that are sent.
+func (c *core) serial() uint64 {
+	c.serials++
+	return c.serials
+}
 
 func (c *core) jitter(from, to time.Duration) time.Time {
 	return c.now.Add(from + time.Duration(c.rand.Int64N(int64(to-from))))
@@ -208,9 +249,7 @@ func (c *core) receive(l *link, f frame) {
 	switch f := f.(type) {
 	case tell:
 		c.hear(l, f.Known)
-		if f.Reply {
-			c.tell(l, false)
-		}
+		c.answerTell(l, f)
 		c.pull(l)
 	case rows:
 		c.collect(l, f)
@@ -222,6 +261,12 @@ func (c *core) receive(l *link, f frame) {
 		c.finish(l, f)
 	case refuse:
 		c.drop(l.id, fmt.Errorf("refused by the other machine: %s", f.Reason))
+	case ping:
+		c.checkView(l, f)
+	case sums:
+		c.compare(l, f)
+	case mend:
+		c.do(readBuckets{Link: l.id, Buckets: f.Buckets})
 	case hello:
 		c.drop(l.id, fmt.Errorf("a second hello"))
 	}
@@ -229,15 +274,31 @@ func (c *core) receive(l *link, f frame) {
 
 // hear notes what the other machine has.
 func (c *core) hear(l *link, known crdt.Known) {
-	l.known = l.known.Union(known)
+	if !l.known.CoversAll(known) {
+		l.known = l.known.Union(known)
+	}
 	if head := known.Head(c.self.Site); head > c.known.Head(c.self.Site) {
 		c.do(reseat{Seen: crdt.Version{Site: c.self.Site, Seq: head}})
+	}
+}
+
+// checkView compares what the other machine has with what it is thought to
+// have. They differ when news are under way, and else when some were lost.
+func (c *core) checkView(l *link, f ping) {
+	if f.Sum != sumOf(l.known) && f.Sum != sumOf(c.known) {
+		c.post(l, tell{Known: crdt.Known{}, Afresh: true})
 	}
 }
 
 // tick does what is due on every link.
 func (c *core) tick() {
 	c.giveUpWaiting()
+	if c.scrubAt.IsZero() {
+		c.scrubAt = c.jitter(0, scrubMax)
+	}
+	if !c.now.Before(c.scrubAt) {
+		c.scrub()
+	}
 	for _, l := range c.peers() {
 		if !l.tellAt.IsZero() && !c.now.Before(l.tellAt) {
 			c.tell(l, false)
@@ -253,7 +314,8 @@ func (c *core) tick() {
 		if !c.now.Before(l.pingAt) {
 			l.pingAt = c.now.Add(pingEvery)
 			if l.inFlight == 0 {
-				c.post(l, ping{})
+				c.tell(l, false)
+				c.post(l, ping{Sum: sumOf(c.known)})
 			}
 		}
 		c.flush(l)
@@ -288,8 +350,11 @@ func (c *core) peers() []*link {
 // deadline is when the core next wants to be ticked; zero for not at all.
 func (c *core) deadline() time.Time {
 	var next time.Time
+	if len(c.live) > 0 {
+		next = c.scrubAt
+	}
 	for _, l := range c.live {
-		times := []time.Time{l.tellAt, l.pullAt, l.pullAfter, l.pingAt}
+		times := []time.Time{l.tellAt, l.pullAt, l.pullAfter, l.pingAt, l.flushAt}
 		if l.ask != nil {
 			times = append(times, l.ask.deadline)
 		}

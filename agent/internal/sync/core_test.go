@@ -1,7 +1,6 @@
 package statesync
 
 import (
-	"flag"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,113 +8,6 @@ import (
 
 	"uncloud/agent/internal/crdt"
 )
-
-var seeds = flag.Int("seeds", 60, "how many histories to simulate")
-
-// history lets a cluster live through a random minute: writes, deletes, new
-// machines, partitions, one-sided cuts, crashes. Then all is healed.
-func history(seed uint64, prepare func(*node)) *sim {
-	s := newSim(seed, 2)
-	size := 2 + s.rand.IntN(5)
-	s.double = true
-	for _, n := range s.nodes {
-		prepare(n)
-	}
-	for range 60 {
-		if len(s.nodes) < size && s.rand.IntN(8) == 0 {
-			prepare(s.add())
-		}
-		n := s.nodes[s.rand.IntN(len(s.nodes))]
-		switch s.rand.IntN(12) {
-		case 0:
-			side := s.rand.IntN(1 << len(s.nodes))
-			s.partition(func(a, b *node) bool { return side>>a.n&1 != side>>b.n&1 })
-		case 1:
-			s.partition(func(a, b *node) bool { return s.rand.IntN(3) == 0 })
-		case 2:
-			s.heal()
-		case 3:
-			n.crash(s.random(10 * time.Second))
-		case 4:
-			n.skew = time.Duration(s.rand.IntN(5)-2) * time.Minute
-		case 5:
-			n.write("", fmt.Sprint("k", s.rand.IntN(6)))
-		case 6:
-			for i := range 80 { // more than a newcomer asks for version by version
-				n.write(fmt.Sprint("burst ", i), fmt.Sprint("b", s.rand.IntN(30)))
-			}
-		default:
-			n.write(fmt.Sprint(n.n, " wrote ", s.rand.IntN(4)), fmt.Sprint("k", s.rand.IntN(6)), fmt.Sprint("k", s.rand.IntN(6)))
-		}
-		s.run(s.random(2 * time.Second))
-	}
-	s.heal()
-	s.run(90 * time.Second)
-	return s
-}
-
-func TestHistoriesConverge(t *testing.T) {
-	for seed := range uint64(*seeds) {
-		s := history(seed, func(*node) {})
-		if d := s.disagreement(); d != "" {
-			t.Fatalf("seed %d: %s", seed, d)
-		}
-		for _, n := range s.nodes {
-			for site, known := range n.rep.known {
-				if gaps := known.Gaps(); len(gaps) > 0 {
-					t.Fatalf("seed %d: node %d has gaps %v of site %v", seed, n.n, gaps, site)
-				}
-			}
-			if !n.core.caughtUp(n.rep.known) {
-				t.Fatalf("seed %d: node %d has not caught up", seed, n.n)
-			}
-		}
-	}
-}
-
-// One seed is one history: a failure can be looked at again.
-func TestASeedRepeats(t *testing.T) {
-	for seed := range uint64(5) {
-		a, b := history(seed, func(*node) {}), history(seed, func(*node) {})
-		if a.frame != b.frame || a.bytes != b.bytes {
-			t.Fatalf("%d frames and %d bytes, then %d and %d", a.frame, a.bytes, b.frame, b.bytes)
-		}
-	}
-}
-
-// The simulation is worth something only if it fails when it should.
-func TestHistoriesCatchMistakes(t *testing.T) {
-	for name, breakIt := range map[string]func(*node){
-		"merge keeps what came first in a tie": func(n *node) {
-			n.rep.merge = func(a, b crdt.Record) crdt.Record {
-				if a.CL == b.CL {
-					return a
-				}
-				return crdt.Merge(a, b)
-			}
-		},
-		"merge takes the later stamp, whatever the counts": func(n *node) {
-			n.rep.merge = func(a, b crdt.Record) crdt.Record {
-				if b.MaxStamp() >= a.MaxStamp() {
-					return b
-				}
-				return a
-			}
-		},
-		"export forgets a row": func(n *node) {
-			n.rep.omit = func(r crdt.Row) bool { return r.Key == "k1" }
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(20) {
-				if history(seed, breakIt).disagreement() != "" {
-					return
-				}
-			}
-			t.Error("20 histories did not notice")
-		})
-	}
-}
 
 func connectedAll(s *sim) bool {
 	for _, n := range s.nodes {
@@ -151,7 +43,7 @@ func TestACommitIsEverywhereAfterOneHop(t *testing.T) {
 // Two machines that cannot reach each other agree through a third.
 func TestThroughAThirdMachine(t *testing.T) {
 	s := ready(t, 3)
-	s.partition(func(a, b *node) bool { return a.n+b.n == 1 })
+	s.partition(false, func(a, b *node) bool { return a.n+b.n == 1 })
 	s.run(time.Second)
 	for i := range 5 {
 		s.nodes[0].write("x", fmt.Sprint("k", i))
@@ -171,7 +63,7 @@ func TestANewMachineTakesASnapshot(t *testing.T) {
 	before := s.bytes
 	n := s.add()
 	n.write("its own row", "mine")
-	took, ok := s.until(10*time.Second, func() bool { return s.agree() && n.core.caughtUp(n.rep.known) })
+	took, ok := s.until(10*time.Second, func() bool { return s.agree() && n.core.caughtUp(n.rep.Known()) })
 	if !ok {
 		t.Fatalf("not there after %v: %s", took, s.disagreement())
 	}
@@ -187,15 +79,14 @@ func TestNotCaughtUpBeforeAllIsHere(t *testing.T) {
 	}
 	s.run(time.Second)
 	n := s.add()
-	n.rep.hook(crdt.Batch{})
-	if n.core.caughtUp(n.rep.known) {
+	if n.core.caughtUp(n.rep.Known()) {
 		t.Fatal("caught up with nobody")
 	}
 	s.until(10*time.Second, func() bool {
-		if n.core.caughtUp(n.rep.known) && !n.rep.known.CoversAll(s.nodes[0].rep.known) {
+		if n.core.caughtUp(n.rep.Known()) && !n.rep.Known().CoversAll(s.nodes[0].rep.Known()) {
 			t.Fatal("caught up without all that was there")
 		}
-		return n.core.caughtUp(n.rep.known)
+		return n.core.caughtUp(n.rep.Known())
 	})
 }
 
@@ -237,7 +128,7 @@ func TestSlowMachine(t *testing.T) {
 func TestPullsAreSpread(t *testing.T) {
 	s := ready(t, 4)
 	late := s.nodes[3]
-	s.partition(func(a, b *node) bool { return a == late || b == late })
+	s.partition(false, func(a, b *node) bool { return a == late || b == late })
 	s.run(time.Second)
 	for i := range 6000 {
 		s.nodes[0].write("x", fmt.Sprint("k", i))
@@ -249,7 +140,7 @@ func TestPullsAreSpread(t *testing.T) {
 		t.Fatalf("after %v: %s", took, s.disagreement())
 	}
 	once := 0
-	for _, row := range late.rep.rows {
+	for _, row := range late.rep.all() {
 		once += row.Size()
 	}
 	if got := s.bytes - before; got > once*3/2 {
@@ -266,7 +157,7 @@ func TestWhoIsRefused(t *testing.T) {
 		"belongs to another cluster": {Cluster: "other", Machine: "mch_x", Site: crdt.SiteID{1}},
 		"is this machine itself":     {Cluster: me.Cluster, Machine: me.Machine, Site: me.Site, Nonce: me.Nonce},
 		"have copies of one":         {Cluster: me.Cluster, Machine: "mch_x", Site: me.Site, Nonce: 5},
-		"mch_001 and mch_x have":     {Cluster: me.Cluster, Machine: "mch_x", Site: s.nodes[1].rep.site, Nonce: 5},
+		"mch_001 and mch_x have":     {Cluster: me.Cluster, Machine: "mch_x", Site: s.nodes[1].rep.Site(), Nonce: 5},
 	} {
 		c.handle(s.now, known, connected{Link: 99})
 		var told, closed bool
@@ -309,12 +200,12 @@ func TestFramesBeforeAHello(t *testing.T) {
 func TestAnOldCopyIsNoticed(t *testing.T) {
 	s := ready(t, 2)
 	a, b := s.nodes[0], s.nodes[1].core.self
-	seen := crdt.Version{Site: a.rep.site, Seq: 5}
-	got := a.core.handle(s.now, a.rep.known, received{Link: a.core.live[b.Machine].id, Frame: tell{Known: crdt.Knows(seen)}})
+	seen := crdt.Version{Site: a.rep.Site(), Seq: 5}
+	got := a.core.handle(s.now, a.rep.Known(), received{Link: a.core.live[b.Machine].id, Frame: tell{Known: crdt.Knows(seen)}})
 	if len(got) == 0 || got[0] != (reseat{Seen: seen}) {
 		t.Fatalf("%+v", got)
 	}
-	a.core.handle(s.now, a.rep.known, reseated{Site: crdt.SiteID{1}})
+	a.core.handle(s.now, a.rep.Known(), reseated{Site: crdt.SiteID{1}})
 	if len(a.core.links) != 0 || a.core.self.Site != (crdt.SiteID{1}) {
 		t.Fatal("the links of the old site are still there")
 	}

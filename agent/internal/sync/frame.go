@@ -1,10 +1,8 @@
 package statesync
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
-	"io"
 
 	"uncloud/agent/internal/crdt"
 )
@@ -12,7 +10,7 @@ import (
 // protocolVersion is the first number of a hello. Machines of different
 // versions do not exchange state; frames of an unknown kind are skipped, so
 // that a version can grow.
-const protocolVersion = 1
+const protocolVersion = 2
 
 // A frame is one message. On the wire it is its length in four bytes, its kind
 // in one, and its body.
@@ -27,6 +25,9 @@ const (
 	kindAck
 	kindDone
 	kindPing
+	kindSums
+	kindMend
+	kindPacked
 )
 
 type (
@@ -42,15 +43,19 @@ type (
 	refuse struct{ Reason string }
 	// tell adds to what the sender is known to have.
 	tell struct {
-		Known crdt.Known
-		Reply bool // the receiver should tell too, at once
+		Known  crdt.Known
+		Reply  bool // the receiver should tell what is new, at once
+		Afresh bool // the receiver should tell all it has, at once
 	}
 	// rows is a batch or a part of one: all but the last part have More set,
 	// and the marks come with the last.
 	rows struct {
-		Req   uint64 // the request that it answers, or 0 for a push
-		More  bool
-		Batch crdt.Batch
+		Req    uint64 // the request that it answers, or 0 for a push
+		Serial uint64 // of the batch, on this connection
+		Part   uint64 // counted from 0; a batch of which one is lost is void
+		More   bool
+		Mend   bool // compared rows of a scrub: they bring no new versions
+		Batch  crdt.Batch
 	}
 	// ask requests versions, or everything.
 	ask struct {
@@ -60,13 +65,24 @@ type (
 	}
 	// ack lets the sender of an answer send one more batch.
 	ack struct{ Req uint64 }
-	// done ends an answer. Busy: nothing was answered, ask again later.
+	// done ends an answer. With RetryAfter nothing was answered, since others
+	// are being served: ask again after so many milliseconds.
 	done struct {
-		Req  uint64
-		Busy bool
+		Req        uint64
+		RetryAfter uint64
 	}
-	// ping shows that the connection lives.
-	ping struct{}
+	// ping shows that the connection lives, and what the sender has, so that
+	// a machine that was told something else notices.
+	ping struct{ Sum uint64 }
+	// sums are hashes over rows: first one a table, then, of those tables
+	// that differ, one a bucket.
+	sums struct {
+		Known  uint64 // only states of the same versions can be compared
+		Detail bool
+		Tables map[string][]uint64 // one, or 256 with Detail
+	}
+	// mend asks for the rows of some buckets.
+	mend struct{ Buckets map[string][]byte }
 	// unknown is a frame of a later version.
 	unknown struct{ of byte }
 )
@@ -79,6 +95,8 @@ func (ask) kind() byte       { return kindAsk }
 func (ack) kind() byte       { return kindAck }
 func (done) kind() byte      { return kindDone }
 func (ping) kind() byte      { return kindPing }
+func (sums) kind() byte      { return kindSums }
+func (mend) kind() byte      { return kindMend }
 func (u unknown) kind() byte { return u.of }
 
 // appendFrame appends the kind and body of f.
@@ -94,17 +112,23 @@ func appendFrame(b []byte, f frame) []byte {
 	case refuse:
 		b = appendText(b, f.Reason)
 	case tell:
-		b = crdt.AppendKnown(appendBool(b, f.Reply), f.Known)
+		b = crdt.AppendKnown(appendFlags(b, f.Reply, f.Afresh), f.Known)
 	case rows:
-		b = appendBool(binary.AppendUvarint(b, f.Req), f.More)
-		b = crdt.AppendBatch(b, f.Batch)
+		b = binary.AppendUvarint(binary.AppendUvarint(binary.AppendUvarint(b, f.Req), f.Serial), f.Part)
+		b = crdt.AppendBatch(appendFlags(b, f.More, f.Mend), f.Batch)
 	case ask:
-		b = appendBool(binary.AppendUvarint(b, f.Req), f.Snapshot)
+		b = appendFlags(binary.AppendUvarint(b, f.Req), f.Snapshot)
 		b = crdt.AppendKnown(b, f.Wants)
 	case ack:
 		b = binary.AppendUvarint(b, f.Req)
 	case done:
-		b = appendBool(binary.AppendUvarint(b, f.Req), f.Busy)
+		b = binary.AppendUvarint(binary.AppendUvarint(b, f.Req), f.RetryAfter)
+	case ping:
+		b = binary.AppendUvarint(b, f.Sum)
+	case sums:
+		b = appendSums(b, f)
+	case mend:
+		b = appendMend(b, f)
 	}
 	return b
 }
@@ -123,17 +147,25 @@ func parseFrame(b []byte) (frame, error) {
 	case kindRefuse:
 		f = refuse{Reason: d.Text()}
 	case kindTell:
-		f = tell{Reply: d.Byte() == 1, Known: d.Known()}
+		flags := d.Byte()
+		f = tell{Reply: flags&1 != 0, Afresh: flags&2 != 0, Known: d.Known()}
 	case kindRows:
-		f = rows{Req: d.Uvarint(), More: d.Byte() == 1, Batch: d.Batch()}
+		r := rows{Req: d.Uvarint(), Serial: d.Uvarint(), Part: d.Uvarint()}
+		flags := d.Byte()
+		r.More, r.Mend, r.Batch = flags&1 != 0, flags&2 != 0, d.Batch()
+		f = r
 	case kindAsk:
 		f = ask{Req: d.Uvarint(), Snapshot: d.Byte() == 1, Wants: d.Known()}
 	case kindAck:
 		f = ack{Req: d.Uvarint()}
 	case kindDone:
-		f = done{Req: d.Uvarint(), Busy: d.Byte() == 1}
+		f = done{Req: d.Uvarint(), RetryAfter: d.Uvarint()}
 	case kindPing:
-		f = ping{}
+		f = ping{Sum: d.Uvarint()}
+	case kindSums:
+		f = parseSums(d)
+	case kindMend:
+		f = parseMend(d)
 	default:
 		return unknown{kind}, d.Err()
 	}
@@ -147,57 +179,13 @@ func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-func appendBool(b []byte, v bool) []byte {
-	if v {
-		return append(b, 1)
-	}
-	return append(b, 0)
-}
-
-const (
-	// frameBytes is about how much of a batch goes into one frame, so that a
-	// push never waits for long behind an answer.
-	frameBytes = 256 << 10
-	// maxFrameBytes bounds what is read: a frame, and one row over it.
-	maxFrameBytes = 4 << 20
-)
-
-// writeFrame writes f with its length. scratch is used again.
-func writeFrame(w io.Writer, f frame, scratch []byte) ([]byte, error) {
-	scratch = appendFrame(append(scratch[:0], 0, 0, 0, 0), f)
-	binary.BigEndian.PutUint32(scratch, uint32(len(scratch)-4))
-	_, err := w.Write(scratch)
-	return scratch, err
-}
-
-// readFrame reads one frame.
-func readFrame(r *bufio.Reader) (frame, error) {
-	var length [4]byte
-	if _, err := io.ReadFull(r, length[:]); err != nil {
-		return nil, err
-	}
-	n := binary.BigEndian.Uint32(length[:])
-	if n > maxFrameBytes {
-		return nil, fmt.Errorf("frame of %d bytes", n)
-	}
-	body := make([]byte, n)
-	if _, err := io.ReadFull(r, body); err != nil {
-		return nil, fmt.Errorf("torn frame: %w", err)
-	}
-	return parseFrame(body)
-}
-
-// split cuts a batch into frames.
-func split(req uint64, b crdt.Batch) []frame {
-	var out []frame
-	start, size := 0, 0
-	for i, row := range b.Rows {
-		if n := row.Size(); size > 0 && size+n > frameBytes {
-			out = append(out, rows{Req: req, More: true, Batch: crdt.Batch{Rows: b.Rows[start:i]}})
-			start, size = i, n
-		} else {
-			size += n
+// appendFlags packs up to eight truth values into a byte, the first lowest.
+func appendFlags(b []byte, flags ...bool) []byte {
+	var packed byte
+	for i, set := range flags {
+		if set {
+			packed |= 1 << i
 		}
 	}
-	return append(out, rows{Req: req, Batch: crdt.Batch{Rows: b.Rows[start:], Marks: b.Marks}})
+	return append(b, packed)
 }

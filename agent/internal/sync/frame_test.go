@@ -19,7 +19,10 @@ func everyFrame() []frame {
 		refuse{Reason: "no"}, tell{Known: known, Reply: true}, tell{Known: crdt.Known{}},
 		rows{Req: 3, More: true, Batch: crdt.Batch{Rows: []crdt.Row{row}, Marks: crdt.Known{}}},
 		rows{Batch: crdt.Batch{Rows: []crdt.Row{row}, Marks: known}},
-		ask{Req: 4, Snapshot: true, Wants: known}, ack{Req: 5}, done{Req: 6, Busy: true}, ping{},
+		ask{Req: 4, Snapshot: true, Wants: known}, ack{Req: 5}, done{Req: 6, RetryAfter: 1500}, ping{Sum: 1 << 63},
+		tell{Known: crdt.Known{}, Afresh: true}, rows{Serial: 4, Part: 2, Mend: true, Batch: crdt.Batch{Rows: []crdt.Row{row}, Marks: crdt.Known{}}},
+		sums{Known: 9, Tables: map[string][]uint64{"t": {1 << 60}}}, sums{Known: 9, Detail: true, Tables: map[string][]uint64{"t": {1, 2, 3}, "u": {}}},
+		mend{Buckets: map[string][]byte{"t": {0, 255}}},
 	}
 }
 
@@ -28,13 +31,13 @@ func TestFramesComeBack(t *testing.T) {
 	var scratch []byte
 	var err error
 	for _, f := range everyFrame() {
-		if scratch, err = writeFrame(&b, f, scratch); err != nil {
+		if scratch, _, err = writeFrame(&b, f, scratch); err != nil {
 			t.Fatal(err)
 		}
 	}
 	in := bufio.NewReader(&b)
 	for _, want := range everyFrame() {
-		got, err := readFrame(in)
+		got, _, err := readFrame(in)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%v\ngot  %+v\nwant %+v", err, got, want)
 		}
@@ -47,13 +50,13 @@ func TestFramesThatAreNone(t *testing.T) {
 		t.Errorf("frame of a later version: %+v %v", later, err)
 	}
 	for name, b := range map[string][]byte{
-		"empty": {}, "other protocol": {kindHello, 9}, "too long": {kindPing, 0}, "torn": {kindAsk, 1},
+		"empty": {}, "other protocol": {kindHello, 9}, "too long": {kindPing, 0, 0}, "torn": {kindAsk, 1},
 	} {
 		if f, err := parseFrame(b); err == nil && name != "empty" {
 			t.Errorf("%s: %+v", name, f)
 		}
 	}
-	if _, err := readFrame(bufio.NewReader(bytes.NewReader([]byte{0xff, 0, 0, 0}))); err == nil {
+	if _, _, err := readFrame(bufio.NewReader(bytes.NewReader([]byte{0xff, 0, 0, 0}))); err == nil {
 		t.Error("a frame of 4 GB was read")
 	}
 }
@@ -65,7 +68,7 @@ func TestSplitKeepsAll(t *testing.T) {
 		b.Rows = append(b.Rows, crdt.Row{Table: "t", Key: "k", Record: crdt.Record{CL: 1, Cells: []crdt.Cell{{Column: "v", Ver: 1, Value: big}}}})
 	}
 	count := 0
-	parts := split(7, b)
+	parts := split(rows{Req: 7}, b)
 	for i, f := range parts {
 		part := f.(rows)
 		count += len(part.Batch.Rows)

@@ -25,8 +25,11 @@ type link struct {
 	outbox   outbox  // the next push
 	answers  []frame // batches that it asked for, last to go
 	inFlight int     // frames with the transport
+	tokens   int     // bytes of rows that may go now; a frame may overdraw it
+	filledAt time.Time
+	flushAt  time.Time // when rows may go again; zero: now
 
-	inbox   map[uint64]*parts // batches that arrive, by request
+	inbox   map[uint64]*parts // batches that arrive, by serial
 	merging crdt.Known        // marks of the batch that the store works on
 	ask     *asking
 	serving *serving
@@ -40,7 +43,7 @@ type link struct {
 
 // connect greets on a new connection.
 func (c *core) connect(e connected) {
-	l := &link{id: e.Link, to: e.To, inbox: map[uint64]*parts{}}
+	l := &link{id: e.Link, to: e.To, inbox: map[uint64]*parts{}, tokens: lineBurst, filledAt: c.now}
 	c.links[e.Link] = l
 	l.told = c.known
 	c.post(l, hello{Cluster: c.self.Cluster, Machine: c.self.Machine, Site: c.self.Site, Nonce: c.self.Nonce, Known: c.known})
@@ -59,6 +62,7 @@ func (c *core) greet(l *link, f frame) {
 		return
 	}
 	if reason := c.objection(l, h); reason != "" {
+		c.count.Refused++
 		c.post(l, refuse{Reason: reason})
 		c.flush(l)
 		c.drop(l.id, fmt.Errorf("refused machine %s: %s", h.Machine, reason))
@@ -89,6 +93,9 @@ func (c *core) objection(l *link, h hello) string {
 		return fmt.Sprintf("machines %s and %s have copies of one database; remove the store of one of them", c.self.Machine, h.Machine)
 	case l.to != "" && h.Machine != l.to:
 		return fmt.Sprintf("machine %s was called, %s answered", l.to, h.Machine)
+	}
+	if c.large() && len(c.live) >= maxLinks && c.live[h.Machine] == nil {
+		return "it has enough connections; call another machine"
 	}
 	for _, other := range c.live {
 		if other.site == h.Site && other.machine != h.Machine {
@@ -169,17 +176,46 @@ func (c *core) flush(l *link) {
 }
 
 func (c *core) next(l *link) frame {
+	if f := pop(&l.control); f != nil {
+		return f
+	}
+	if len(l.pushing)+len(l.answers) == 0 && l.outbox.empty() || !c.mayPour(l) {
+		return nil
+	}
 	if len(l.pushing) == 0 && !l.outbox.empty() {
 		batch := l.outbox.take()
 		l.told = l.told.Union(batch.Marks)
-		l.pushing = split(0, batch)
+		l.pushing = split(rows{Serial: c.serial()}, batch)
 	}
-	for _, queue := range []*[]frame{&l.control, &l.pushing, &l.answers} {
-		if len(*queue) > 0 {
-			f := (*queue)[0]
-			*queue = (*queue)[1:]
-			return f
-		}
+	f := pop(&l.pushing)
+	if f == nil {
+		f = pop(&l.answers)
 	}
-	return nil
+	if r, ok := f.(rows); ok {
+		l.tokens -= r.Batch.Size()
+	}
+	return f
+}
+
+func pop(queue *[]frame) frame {
+	if len(*queue) == 0 {
+		return nil
+	}
+	f := (*queue)[0]
+	*queue = (*queue)[1:]
+	return f
+}
+
+// mayPour tells whether rows may go to a machine now. What waits meanwhile is
+// kept by row in the outbox, or was not read from the store yet.
+func (c *core) mayPour(l *link) bool {
+	if passed := c.now.Sub(l.filledAt); passed > 0 {
+		l.tokens = min(lineBurst, l.tokens+int(min(passed, time.Minute).Seconds()*lineRate))
+		l.filledAt = c.now
+	}
+	l.flushAt = time.Time{}
+	if l.tokens <= 0 {
+		l.flushAt = c.now.Add(time.Duration(1-l.tokens) * time.Second / lineRate).Add(time.Millisecond)
+	}
+	return l.tokens > 0
 }

@@ -2,6 +2,7 @@ package statesync
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -36,10 +37,11 @@ func (p *peer) hurry() {
 	}
 }
 
-// SetPeers says which machines to keep connected, by id. Links to machines
-// that are no longer among them are closed. Machines that call are served
-// without being listed, if they are of this cluster: the mesh admits members
-// only, and a new one may know us before we know it.
+// SetPeers says who the other machines are, by id. In a cluster of up to 64
+// each is kept connected; in a larger one a few are, see contacts. Links to
+// machines that are no longer among them are closed. Machines that call are
+// served without being listed, if they are of this cluster: the mesh admits
+// members only, and a new one may know us before we know it.
 func (s *Syncer) SetPeers(peers map[string]PeerAddr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -48,25 +50,51 @@ func (s *Syncer) SetPeers(peers map[string]PeerAddr) {
 			s.dismiss(p, !stays)
 		}
 	}
-	for machine, addr := range peers {
-		if machine != s.machine && s.peers[machine] == nil {
-			p := &peer{machine: machine, addr: addr, gone: make(chan struct{}), now: make(chan struct{}, 1)}
+	for machine := range s.core.live {
+		if _, was := s.members[machine]; was && peers[machine] == "" {
+			s.hangUp(machine)
+		}
+	}
+	s.members = maps.Clone(peers)
+	delete(s.members, s.machine)
+	s.core.members = len(s.members) + 1
+	s.choose()
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// choose keeps those connected who are to be. The caller holds mu.
+func (s *Syncer) choose() {
+	chosen := map[string]bool{}
+	for _, machine := range s.chooser.choose(time.Now(), slices.Sorted(maps.Keys(s.members))) {
+		chosen[machine] = true
+		if s.peers[machine] == nil {
+			p := &peer{machine: machine, addr: s.members[machine], gone: make(chan struct{}), now: make(chan struct{}, 1)}
 			s.peers[machine] = p
 			s.keep(p)
 		}
 	}
-	close(s.changed)
-	s.changed = make(chan struct{})
+	for machine, p := range s.peers {
+		if !chosen[machine] {
+			s.dismiss(p, false)
+		}
+	}
+}
+
+func (s *Syncer) hangUp(machine string) {
+	if l := s.core.live[machine]; l != nil {
+		if w := s.wires[l.id]; w != nil {
+			w.hangUp()
+		}
+	}
 }
 
 // dismiss stops calling a peer, and with hangUp closes its link.
 func (s *Syncer) dismiss(p *peer, hangUp bool) {
 	delete(s.peers, p.machine)
 	close(p.gone)
-	if l := s.core.live[p.machine]; l != nil && hangUp {
-		if w := s.wires[l.id]; w != nil {
-			w.hangUp()
-		}
+	if hangUp {
+		s.hangUp(p.machine)
 	}
 }
 
@@ -80,13 +108,16 @@ func (s *Syncer) keeper(ctx context.Context, p *peer) {
 	if s.machine > p.machine {
 		p.pause(ctx, callFirst)
 	}
+	p.pause(ctx, rand.N(redialMin)) // so that a large cluster does not start at one moment
 	wait := redialMin
 	for s.awaitUnlinked(ctx, p) {
 		began := time.Now()
-		s.note(p, s.call(ctx, p))
-		if time.Since(began) > redialMax {
-			wait = redialMin // it was connected
+		err := s.call(ctx, p)
+		long := time.Since(began) > redialMax // it was connected
+		if long {
+			wait = redialMin
 		}
+		s.note(p, err, long)
 		p.pause(ctx, wait+rand.N(wait/4))
 		wait = min(2*wait, redialMax)
 	}
@@ -139,13 +170,23 @@ func (s *Syncer) awaitUnlinked(ctx context.Context, p *peer) bool {
 	}
 }
 
-func (s *Syncer) note(p *peer, err error) {
+// note keeps why a call ended. In a large cluster another machine is called
+// instead of one that does not answer.
+func (s *Syncer) note(p *peer, err error, wasLong bool) {
 	s.log.Debug("not connected", "peer", p.machine, "err", err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.err = ""
 	if err != nil {
 		p.err = err.Error()
+	}
+	switch linked := s.core.live[p.machine] != nil; {
+	case s.peers[p.machine] != p || !s.core.large():
+	case linked || wasLong:
+		s.chooser.reached(p.machine)
+	default:
+		s.chooser.failed(p.machine, time.Now())
+		s.choose()
 	}
 }
 
@@ -164,6 +205,7 @@ type PeerStatus struct {
 type Status struct {
 	Peers    []PeerStatus // by machine
 	CaughtUp bool
+	Counters Counters
 	Clone    string // a machine that runs on a copy of this machine's database; empty: none
 }
 
@@ -172,7 +214,7 @@ func (s *Syncer) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known := s.store.Known()
-	st := Status{CaughtUp: s.caughtUp(), Clone: s.core.clone}
+	st := Status{CaughtUp: s.caughtUp(), Counters: s.counters(), Clone: s.core.clone}
 	for _, l := range s.core.live {
 		st.Peers = append(st.Peers, PeerStatus{
 			Machine: l.machine, Connected: true, Site: l.site, Queued: l.outbox.bytes,

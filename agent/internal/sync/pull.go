@@ -19,6 +19,7 @@ type asking struct {
 // parts is a batch of which not all frames are here.
 type parts struct {
 	batch crdt.Batch
+	count uint64
 	bytes int
 }
 
@@ -28,7 +29,8 @@ func (c *core) pull(l *link) {
 	if !l.live || l.ask != nil || c.now.Before(l.pullAfter) {
 		return
 	}
-	missing := l.known.Without(c.self.Site).Minus(c.known)
+	missing := l.known.Minus(c.known)
+	delete(missing, c.self.Site)
 	if len(missing) == 0 {
 		l.synced = c.now
 		return
@@ -37,6 +39,7 @@ func (c *core) pull(l *link) {
 	if len(wants) == 0 {
 		return
 	}
+	c.count.Asked++
 	c.reqs++
 	l.ask = &asking{req: c.reqs, deadline: c.now.Add(askPatience)}
 	if c.fresh() && wants.Count() >= snapshotFrom {
@@ -60,12 +63,11 @@ func (c *core) fresh() bool {
 
 // underWay is what some machine was asked for, and what the store works on.
 func (c *core) underWay() crdt.Known {
-	all := crdt.Known{}
+	all := c.merging()
 	for _, l := range c.live {
 		if l.ask != nil {
 			all = all.Union(l.ask.wants)
 		}
-		all = all.Union(l.merging)
 	}
 	return all
 }
@@ -83,28 +85,61 @@ func newest(wants crdt.Known, n uint64) crdt.Known {
 
 // collect takes a part of a batch, and has the whole merged.
 func (c *core) collect(l *link, f rows) {
-	p := l.inbox[f.Req]
+	p := l.inbox[f.Serial]
 	if p == nil {
 		p = &parts{}
-		l.inbox[f.Req] = p
+		l.inbox[f.Serial] = p
 	}
+	if f.Part != p.count {
+		// A part is lost, so the batch is void. Its marks do not count, and its
+		// versions are asked for again.
+		delete(l.inbox, f.Serial)
+		return
+	}
+	p.count++
 	p.batch.Rows = append(p.batch.Rows, f.Batch.Rows...)
-	if p.bytes += f.Batch.Size(); p.bytes > inboxBytes {
-		c.drop(l.id, fmt.Errorf("a batch of more than %d bytes", inboxBytes))
+	if p.bytes += f.Batch.Size(); p.bytes > inboxBytes || len(l.inbox) > inboxBatches {
+		c.drop(l.id, fmt.Errorf("more than %d bytes or %d batches at once", inboxBytes, inboxBatches))
 		return
 	}
 	c.progress(l, f.Req)
 	if f.More {
 		return
 	}
-	delete(l.inbox, f.Req)
+	delete(l.inbox, f.Serial)
 	p.batch.Marks = f.Batch.Marks
-	c.hear(l, p.batch.Marks)
-	if f.Req == 0 {
-		c.hear(l, originKnows(l.site, p.batch.Marks))
+	if f.Mend {
+		c.do(mergeBatch{Link: l.id, Mend: true, Batch: p.batch})
+		return
 	}
-	l.merging = p.batch.Marks
-	c.do(mergeBatch{Link: l.id, Req: f.Req, Batch: p.batch})
+	c.take(l, f.Req, p.batch)
+}
+
+// take has the store merge a batch.
+func (c *core) take(l *link, req uint64, b crdt.Batch) {
+	c.hear(l, b.Marks)
+	if req == 0 {
+		c.hear(l, originKnows(l.site, b.Marks))
+		if c.known.CoversAll(b.Marks) {
+			c.count.Repeated++
+			c.pull(l)
+			return
+		}
+	}
+	fresh := !c.known.Union(c.merging()).CoversAll(b.Marks)
+	l.merging = b.Marks
+	c.do(mergeBatch{Link: l.id, Req: req, Fresh: fresh, Batch: b})
+}
+
+// merging is what the store works on.
+func (c *core) merging() crdt.Known {
+	all := crdt.Known{}
+	for _, l := range c.live {
+		if len(l.merging) > 0 {
+			all = all.Union(l.merging)
+		}
+	}
+	return all
 }
 
 // originKnows is what follows from a push: a site has all of its own versions
@@ -124,10 +159,8 @@ func (c *core) progress(l *link, req uint64) {
 
 // afterMerge goes on when the store has taken a batch, or could not.
 func (c *core) afterMerge(l *link, e merged) {
-	if e.Err == nil {
-		c.tellSoon()
-	}
-	if l == nil {
+	c.noteMerge(l, e)
+	if l == nil || e.Mend {
 		return
 	}
 	l.merging = nil
@@ -144,14 +177,33 @@ func (c *core) afterMerge(l *link, e merged) {
 	c.flush(l)
 }
 
+// noteMerge lets others know of what the store has taken.
+func (c *core) noteMerge(from *link, e merged) {
+	switch {
+	case e.Err != nil:
+		c.count.MergeErrors++
+		return
+	case e.Mend:
+		c.count.Repaired += uint64(e.Repaired)
+		return
+	}
+	c.count.Merged++
+	c.movedAt = c.now
+	if e.Fresh && e.Req == 0 && c.large() {
+		c.relay(from, e.Batch)
+	}
+	c.tellSoon()
+}
+
 // finish ends a request.
 func (c *core) finish(l *link, f done) {
 	if l.ask == nil || l.ask.req != f.Req {
 		return
 	}
 	switch {
-	case f.Busy:
-		l.pullAfter = c.jitter(busyPause, 2*busyPause)
+	case f.RetryAfter > 0:
+		wait := time.Duration(min(f.RetryAfter, uint64(time.Minute.Milliseconds()))) * time.Millisecond
+		l.pullAfter = c.jitter(wait, wait+wait/4+1)
 	case !l.ask.progress:
 		// It does not have what it said it has. Do not ask again at once.
 		l.pullAfter = c.jitter(pullMin, pullMax)

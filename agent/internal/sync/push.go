@@ -30,11 +30,24 @@ func (o *outbox) add(b crdt.Batch) {
 		id := rowID{row.Table, row.Key}
 		if old, twice := o.rows[id]; twice {
 			o.bytes -= old.Size()
+			row = both(old, row)
 		}
 		o.rows[id] = row
 		o.bytes += row.Size()
 	}
 	o.marks = o.marks.Union(b.Marks)
+}
+
+// both is two states of one row as one. Neither needs to be the newer: one may
+// have been relayed.
+func both(a, b crdt.Row) crdt.Row {
+	all := crdt.Known{}
+	for _, v := range b.Writers {
+		all[v.Site] = crdt.Single(v.Seq, v.Seq)
+	}
+	b.Writers = crdt.MergeWriters(a.Writers, b.Writers, all)
+	b.Record = crdt.Merge(a.Record, b.Record)
+	return b
 }
 
 func (o *outbox) take() crdt.Batch {
@@ -45,20 +58,77 @@ func (o *outbox) take() crdt.Batch {
 	return b
 }
 
-// push gives a local commit to every connected machine.
+// large tells whether the cluster is too large for each machine to talk to
+// each other one.
+func (c *core) large() bool { return c.members > directLimit }
+
+// push gives a local commit to every connected machine; in a large cluster to
+// a few of them, who relay it.
 func (c *core) push(b crdt.Batch) {
-	for _, l := range c.peers() {
-		if l.known.CoversAll(b.Marks) {
-			continue
+	c.count.Pushed++
+	to := c.peers()
+	if c.large() {
+		to = c.few(to)
+	}
+	for _, l := range to {
+		c.pushTo(l, b)
+	}
+}
+
+// relay passes on what was pushed here, at its first arrival only. Who is
+// missed by chance hears of it from a neighbour a second later, and pulls.
+func (c *core) relay(from *link, b crdt.Batch) {
+	c.count.Relayed++
+	for _, l := range c.few(c.peers()) {
+		if l != from {
+			c.pushTo(l, b)
 		}
-		l.outbox.add(b)
-		if l.outbox.bytes > outboxBytes {
-			// It cannot keep up. The rows are in the store; it pulls them once
-			// it reads that they are there.
-			l.outbox = outbox{}
-			c.tell(l, false)
+	}
+}
+
+func (c *core) pushTo(l *link, b crdt.Batch) {
+	if l.known.CoversAll(b.Marks) {
+		return
+	}
+	l.outbox.add(b)
+	if l.outbox.bytes > outboxBytes {
+		// It cannot keep up. The rows are in the store; it pulls them once
+		// it reads that they are there.
+		l.outbox = outbox{}
+		c.count.OutboxesDropped++
+		c.tell(l, false)
+	}
+	c.flush(l)
+}
+
+// few is fanout of the links, drawn by lot: the nearer of two each time.
+func (c *core) few(links []*link) []*link {
+	var out []*link
+	for len(links) > 0 && len(out) < fanout {
+		i, j := c.rand.IntN(len(links)), c.rand.IntN(len(links))
+		if c.further(links[i], links[j]) {
+			i = j
 		}
-		c.flush(l)
+		out = append(out, links[i])
+		links = slices.Delete(links, i, i+1)
+	}
+	return out
+}
+
+func (c *core) further(a, b *link) bool {
+	x, known := c.distance(a.machine)
+	y, both := c.distance(b.machine)
+	return known && both && x > y
+}
+
+// answerTell tells back, if that was asked for.
+func (c *core) answerTell(l *link, f tell) {
+	switch {
+	case f.Afresh:
+		l.told, l.tellAt = c.known, time.Time{}
+		c.post(l, tell{Known: c.known})
+	case f.Reply:
+		c.tell(l, false)
 	}
 }
 

@@ -1,38 +1,64 @@
 package statesync
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"uncloud/agent/internal/crdt"
 )
 
-// replica is a store in memory, for simulations. What is written is durable;
-// what is merged is lost in a crash unless something was written after it.
+// simStore is a store within a simulation.
+type simStore interface {
+	Store
+	// write gives each key the value, or deletes it if that is empty, in one
+	// durable commit.
+	write(at crdt.Stamp, value string, keys ...string) crdt.Version
+	crash() // loses what is not durable
+	all() map[rowID]crdt.Row
+	onCommit(func(crdt.Batch))
+}
+
+// replica is a store in memory. What is written is durable, with all before
+// it; what is merged after it is lost in a crash.
 type replica struct {
-	site    crdt.SiteID
-	rows    map[rowID]crdt.Row
-	known   crdt.Known
-	durable struct {
-		rows  map[rowID]crdt.Row
-		known crdt.Known
-	}
+	site  crdt.SiteID
+	rows  map[rowID]crdt.Row
+	known crdt.Known
+	undo  map[rowID]crdt.Row                 // rows changed since the last durable commit, as they were
+	kept  crdt.Known                         // known then
 	merge func(a, b crdt.Record) crdt.Record // the law; tests break it
 	omit  func(crdt.Row) bool                // rows that an export forgets; tests set it
+	lose  func(crdt.Batch) bool              // batches of which only the marks are taken
 	hook  func(crdt.Batch)
 }
 
 func newReplica(n int) *replica {
 	return &replica{
 		site: crdt.SiteID{14: byte(n >> 8), 15: byte(n)}, rows: map[rowID]crdt.Row{}, known: crdt.Known{},
-		merge: crdt.Merge, omit: func(crdt.Row) bool { return false }, hook: func(crdt.Batch) {},
+		undo: map[rowID]crdt.Row{}, kept: crdt.Known{},
+		merge: crdt.Merge, omit: func(crdt.Row) bool { return false }, lose: func(crdt.Batch) bool { return false },
+		hook: func(crdt.Batch) {},
 	}
 }
 
-// write changes rows in one commit: each key gets the value, or is deleted.
+func (r *replica) onCommit(hook func(crdt.Batch)) { r.hook = hook }
+func (r *replica) all() map[rowID]crdt.Row        { return r.rows }
+
+// set changes a row so that a crash can take it back.
+func (r *replica) set(id rowID, row crdt.Row) {
+	if _, noted := r.undo[id]; !noted {
+		r.undo[id] = r.rows[id]
+	}
+	r.rows[id] = row
+}
+
 func (r *replica) write(at crdt.Stamp, value string, keys ...string) crdt.Version {
 	v := crdt.Version{Site: r.site, Seq: r.known.Head(r.site) + 1}
 	known := r.known.Union(crdt.Knows(v))
@@ -53,17 +79,22 @@ func (r *replica) write(at crdt.Stamp, value string, keys ...string) crdt.Versio
 		r.rows[id] = row
 		batch.Rows = append(batch.Rows, row)
 	}
-	r.known = known
-	r.durable.rows, r.durable.known = maps.Clone(r.rows), known
+	r.known, r.kept = known, known
+	clear(r.undo)
 	r.hook(batch)
 	return v
 }
 
 func (r *replica) crash() {
-	if r.durable.rows == nil {
-		r.durable.rows, r.durable.known = map[rowID]crdt.Row{}, crdt.Known{}
+	for id, row := range r.undo {
+		if row.Table == "" {
+			delete(r.rows, id)
+		} else {
+			r.rows[id] = row
+		}
 	}
-	r.rows, r.known = maps.Clone(r.durable.rows), r.durable.known
+	clear(r.undo)
+	r.known = r.kept
 }
 
 func (r *replica) Site() crdt.SiteID { return r.site }
@@ -74,18 +105,29 @@ func (r *replica) Merge(_ context.Context, b crdt.Batch) (crdt.Known, error) {
 		return nil, errors.New("site reused")
 	}
 	r.known = r.known.Union(b.Marks)
-	for _, got := range b.Rows {
-		id := rowID{got.Table, got.Key}
-		row, ok := r.rows[id]
-		if !ok {
-			row = crdt.Row{Table: got.Table, Key: got.Key, Record: got.Record}
-		} else {
-			row.Record = r.merge(row.Record, got.Record)
-		}
-		row.Writers = crdt.MergeWriters(row.Writers, got.Writers, r.known)
-		r.rows[id] = row
+	if !r.lose(b) {
+		r.join(b.Rows)
 	}
 	return r.known, nil
+}
+
+// join merges rows and says how many changed.
+func (r *replica) join(rows []crdt.Row) int {
+	changed := 0
+	for _, got := range rows {
+		id := rowID{got.Table, got.Key}
+		old, ok := r.rows[id]
+		row := crdt.Row{Table: got.Table, Key: got.Key, Record: got.Record}
+		if ok {
+			row.Record = r.merge(old.Record, got.Record)
+		}
+		row.Writers = crdt.MergeWriters(old.Writers, got.Writers, r.known)
+		if !row.Record.Equal(old.Record) || !slices.Equal(row.Writers, old.Writers) {
+			changed++
+			r.set(id, row)
+		}
+	}
+	return changed
 }
 
 func (r *replica) Export(_ context.Context, site crdt.SiteID, first, last uint64, limit int) (crdt.Batch, error) {
@@ -117,25 +159,58 @@ func (r *replica) Export(_ context.Context, site crdt.SiteID, first, last uint64
 }
 
 func (r *replica) Snapshot(context.Context) (crdt.Batch, error) {
-	return crdt.Batch{Rows: slices.Collect(maps.Values(r.rows)), Marks: r.known}, nil
+	return crdt.Batch{Rows: sorted(maps.Values(r.rows)), Marks: r.known}, nil
 }
+
+func sorted(rows func(func(crdt.Row) bool)) []crdt.Row {
+	return slices.SortedFunc(rows, func(a, b crdt.Row) int {
+		return cmp.Or(strings.Compare(a.Table, b.Table), strings.Compare(a.Key, b.Key))
+	})
+}
+
+func (r *replica) Buckets(context.Context) (crdt.Known, map[string]*[256]uint64, error) {
+	out := map[string]*[256]uint64{}
+	for _, row := range r.rows {
+		if out[row.Table] == nil {
+			out[row.Table] = new([256]uint64)
+		}
+		sum := sha256.Sum256(crdt.AppendBatch(nil, crdt.Batch{Rows: []crdt.Row{row}}))
+		out[row.Table][bucketOf(row.Key)] += binary.BigEndian.Uint64(sum[:])
+	}
+	return r.known, out, nil
+}
+
+func bucketOf(key string) byte {
+	sum := sha256.Sum256([]byte(key))
+	return sum[0]
+}
+
+func (r *replica) BucketRows(_ context.Context, buckets map[string][]byte) ([]crdt.Row, error) {
+	return slices.DeleteFunc(sorted(maps.Values(r.rows)), func(row crdt.Row) bool {
+		return !slices.Contains(buckets[row.Table], bucketOf(row.Key))
+	}), nil
+}
+
+func (r *replica) Repair(_ context.Context, rows []crdt.Row) (int, error) { return r.join(rows), nil }
 
 func (r *replica) Reseat(context.Context, crdt.Version) (bool, error) {
 	return false, errors.New("a replica of a test was never copied")
 }
 
-// differs says in what two replicas do not agree, or nothing.
-func (r *replica) differs(s *replica) string {
-	if !r.known.Equal(s.known) {
-		return fmt.Sprintf("known: %v and %v", r.known, s.known)
-	}
-	for id := range maps.All(r.rows) {
-		if !r.rows[id].Record.Equal(s.rows[id].Record) {
-			return fmt.Sprintf("row %s: %+v and %+v", id.key, r.rows[id].Record, s.rows[id].Record)
+// differs says in what two sets of rows are not the same, or nothing.
+func differs(a, b map[rowID]crdt.Row) string {
+	for id, row := range a {
+		if !row.Record.Equal(b[id].Record) {
+			return fmt.Sprintf("row %s: %+v and %+v", id.key, row.Record, b[id].Record)
+		}
+		if !slices.Equal(row.Writers, b[id].Writers) {
+			return fmt.Sprintf("row %s: writers %v and %v", id.key, row.Writers, b[id].Writers)
 		}
 	}
-	if len(r.rows) != len(s.rows) {
-		return fmt.Sprintf("%d and %d rows", len(r.rows), len(s.rows))
+	for id := range b {
+		if _, ok := a[id]; !ok {
+			return fmt.Sprintf("row %s: missing", id.key)
+		}
 	}
 	return ""
 }

@@ -2,6 +2,7 @@ package statesync
 
 import (
 	"slices"
+	"time"
 
 	"uncloud/agent/internal/crdt"
 )
@@ -31,8 +32,14 @@ func (c *core) serve(l *link, f ask) {
 		}
 	}
 	if busy >= maxServing {
-		c.post(l, done{Req: f.Req, Busy: true})
+		c.count.TurnedAway++
+		wait := busyPause + time.Duration(c.rand.Int64N(int64(busyPause)))
+		c.post(l, done{Req: f.Req, RetryAfter: uint64(wait.Milliseconds())})
 		return
+	}
+	c.count.Served++
+	if f.Snapshot {
+		c.count.Snapshots++
 	}
 	l.serving = &serving{req: f.Req, snapshot: f.Snapshot, credits: credits}
 	if !f.Snapshot {
@@ -77,7 +84,7 @@ func (c *core) answer(l *link, e exported) {
 	}
 	s.reading = false
 	if e.Err == nil {
-		l.answers = append(l.answers, split(s.req, e.Batch)...)
+		l.answers = append(l.answers, split(rows{Req: s.req, Serial: c.serial()}, e.Batch)...)
 		s.credits--
 	}
 	if s.snapshot {

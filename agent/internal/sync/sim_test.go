@@ -15,18 +15,27 @@ import (
 // sim is a cluster in one goroutine and in virtual time: cores with replicas,
 // and a network that delays, breaks and partitions. One seed is one history.
 type sim struct {
-	now    time.Time
-	rand   *rand.Rand
-	queue  events
-	seq    int
-	nodes  []*node
-	conns  []*simConn
-	cut    map[[2]int]bool // pairs that cannot connect
-	double bool            // connect also where there is a connection
-	frame  int             // frames delivered
-	bytes  int
-	delay  func() time.Duration
-	disk   func() time.Duration
+	now        time.Time
+	rand       *rand.Rand
+	queue      events
+	seq        int
+	nodes      []*node
+	names      []string
+	conns      map[*simConn]bool
+	linked     map[[2]int]int                 // connections of a pair
+	cut        func(a, b *node) bool          // a cannot call b, and what it sends is lost
+	double     bool                           // connect also where there is a connection
+	lossy      bool                           // frames are lost, come twice, or out of order
+	rtt        func(a, b *node) time.Duration // default: none known
+	oracle     map[rowID]crdt.Row             // all acknowledged writes, merged
+	stores     func(n int) simStore
+	most       int // nodes that may join
+	prepare    func(*node)
+	unscrubbed bool // no scrub at all
+	frame      int  // frames sent
+	bytes      int
+	delay      func() time.Duration
+	disk       func() time.Duration
 	// lineRate is bytes a second that a connection carries; 0: no limit.
 	lineRate int
 }
@@ -55,7 +64,11 @@ type node struct {
 	sim     *sim
 	n       int
 	core    *core
-	rep     *replica
+	rep     simStore
+	callees *contacts
+	paused  bool
+	backlog []func()
+	slow    time.Duration // added to what its disk takes
 	up      bool
 	ends    map[linkID]*end
 	nextID  linkID
@@ -67,6 +80,7 @@ type node struct {
 
 type simConn struct {
 	a, b   *end
+	seq    int
 	broken bool
 }
 
@@ -79,12 +93,17 @@ type end struct {
 	arrives time.Time // of the last frame sent towards it
 	inbox   [][]byte
 	merging bool
+	heard   time.Time
 }
 
 func newSim(seed uint64, size int) *sim {
+	return newSimOf(seed, size, func(n int) simStore { return newReplica(n) })
+}
+
+func newSimOf(seed uint64, size int, stores func(n int) simStore) *sim {
 	s := &sim{
-		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), rand: rand.New(rand.NewPCG(seed, 1)),
-		cut: map[[2]int]bool{},
+		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), rand: rand.New(rand.NewPCG(seed, 1)), stores: stores,
+		conns: map[*simConn]bool{}, linked: map[[2]int]int{}, cut: never, oracle: map[rowID]crdt.Row{},
 	}
 	s.delay = func() time.Duration { return time.Millisecond + s.random(20*time.Millisecond) }
 	s.disk = func() time.Duration { return s.random(3 * time.Millisecond) }
@@ -94,26 +113,88 @@ func newSim(seed uint64, size int) *sim {
 	return s
 }
 
+func never(a, b *node) bool { return false }
+
 func (s *sim) random(below time.Duration) time.Duration {
 	return time.Duration(s.rand.Int64N(int64(below)))
 }
 
-// add brings up one more node, which connects to all others.
+// add brings up one more node.
 func (s *sim) add() *node {
-	n := &node{sim: s, n: len(s.nodes), rep: newReplica(len(s.nodes) + 1), version: crdt.Known{}}
-	n.rep.hook = func(b crdt.Batch) { n.step(committed{Batch: b}) }
-	for _, other := range s.nodes {
-		s.connectSoon(n, other)
-	}
-	s.nodes = append(s.nodes, n)
+	n := &node{sim: s, n: len(s.nodes), rep: s.stores(len(s.nodes) + 1), version: crdt.Known{}}
+	n.rep.onCommit(func(b crdt.Batch) {
+		for _, row := range b.Rows {
+			id := rowID{row.Table, row.Key}
+			if old, ok := s.oracle[id]; ok {
+				row = both(old, row)
+			}
+			s.oracle[id] = row
+		}
+		n.step(committed{Batch: b})
+	})
+	s.nodes, s.names = append(s.nodes, n), append(s.names, machineName(n.n))
 	n.start()
+	n.callSoon()
 	return n
 }
 
+func machineName(n int) string { return fmt.Sprintf("mch_%03d", n) }
+
+func (s *sim) named(machine string) *node {
+	var n int
+	if _, err := fmt.Sscanf(machine, "mch_%d", &n); err != nil {
+		panic(err)
+	}
+	return s.nodes[n]
+}
+
 func (n *node) start() {
-	who := self{Cluster: "c", Machine: fmt.Sprintf("mch_%03d", n.n), Site: n.rep.site, Nonce: n.sim.rand.Uint64()}
+	who := self{Cluster: "c", Machine: machineName(n.n), Site: n.rep.Site(), Nonce: n.sim.rand.Uint64()}
 	n.core = newCore(who, rand.New(rand.NewPCG(n.sim.rand.Uint64(), 2)))
-	n.ends, n.up, n.tickAt = map[linkID]*end{}, true, time.Time{}
+	n.core.members = len(n.sim.nodes)
+	n.core.distance = func(m string) (time.Duration, bool) {
+		if n.sim.rtt == nil {
+			return 0, false
+		}
+		return n.sim.rtt(n, n.sim.named(m)), true
+	}
+	if n.sim.unscrubbed {
+		n.core.scrubAt = n.sim.now.Add(24 * time.Hour)
+	}
+	n.callees = newContacts(who.Machine, n.core.distance)
+	n.ends, n.up, n.paused, n.backlog, n.tickAt = map[linkID]*end{}, true, false, nil, time.Time{}
+}
+
+// callSoon keeps trying to have a node connected with whom it should.
+func (n *node) callSoon() {
+	s := n.sim
+	pace := 2 * time.Second
+	if n.core.large() {
+		pace = 8 * time.Second
+	}
+	s.after(s.random(pace), func() {
+		if n.up && !n.paused {
+			n.core.members = len(s.nodes)
+			for _, m := range n.callees.choose(s.now, s.names) {
+				n.call(s.named(m))
+			}
+		}
+		n.callSoon()
+	})
+}
+
+// call connects to a node unless there is a connection. Now and then both call
+// at once, or one calls twice.
+func (n *node) call(to *node) {
+	s := n.sim
+	switch {
+	case s.linked[pair(n, to)] > 0 && !(s.double && s.rand.IntN(40) == 0):
+	case !to.up || s.cut(n, to) || s.cut(to, n):
+		n.callees.failed(to.core.self.Machine, s.now)
+	default:
+		n.callees.reached(to.core.self.Machine)
+		s.connect(n, to)
+	}
 }
 
 func (s *sim) after(d time.Duration, do func()) {
@@ -146,43 +227,39 @@ func (s *sim) until(limit time.Duration, cond func() bool) (time.Duration, bool)
 
 func pair(a, b *node) [2]int { return [2]int{min(a.n, b.n), max(a.n, b.n)} }
 
-// connectSoon keeps trying to have two nodes connected.
-func (s *sim) connectSoon(a, b *node) {
-	s.after(s.random(2*time.Second), func() {
-		// Now and then both call at once, or one calls twice.
-		if a.up && b.up && !s.cut[pair(a, b)] && (!s.linked(a, b) || s.double && s.rand.IntN(20) == 0) {
-			if s.rand.IntN(2) == 0 {
-				a, b = b, a
-			}
-			s.connect(a, b)
-		}
-		s.connectSoon(a, b)
-	})
-}
-
-func (s *sim) linked(a, b *node) bool {
-	for _, c := range s.conns {
-		if c.a.node == a && c.b.node == b || c.a.node == b && c.b.node == a {
-			return true
-		}
-	}
-	return false
-}
-
 // connect is a calling b.
 func (s *sim) connect(a, b *node) {
-	c := &simConn{}
+	s.seq++
+	c := &simConn{seq: s.seq}
 	open := func(n *node) *end {
 		n.nextID++
-		e := &end{node: n, id: n.nextID, conn: c, arrives: s.now}
+		e := &end{node: n, id: n.nextID, conn: c, arrives: s.now, heard: s.now}
 		n.ends[e.id] = e
 		return e
 	}
 	c.a, c.b = open(a), open(b)
 	c.a.peer, c.b.peer = c.b, c.a
-	s.conns = append(s.conns, c)
+	s.conns[c] = true
+	s.linked[pair(a, b)]++
 	a.step(connected{Link: c.a.id, To: b.core.self.Machine})
 	b.step(connected{Link: c.b.id})
+	s.after(helloTimeout, func() { s.watch(c) })
+}
+
+// watch breaks a connection as the timeouts of a wire do: without a hello, or
+// silent for long.
+func (s *sim) watch(c *simConn) {
+	if c.broken {
+		return
+	}
+	for _, e := range []*end{c.a, c.b} {
+		l := e.node.core.links[e.id]
+		if l == nil || !l.live || s.now.Sub(e.heard) > readTimeout {
+			s.breakConn(c)
+			return
+		}
+	}
+	s.after(helloTimeout, func() { s.watch(c) })
 }
 
 // breakConn loses what is under way; the ends notice at different times.
@@ -191,7 +268,8 @@ func (s *sim) breakConn(c *simConn) {
 		return
 	}
 	c.broken = true
-	s.conns = slices.DeleteFunc(s.conns, func(other *simConn) bool { return other == c })
+	delete(s.conns, c)
+	s.linked[pair(c.a.node, c.b.node)]--
 	for _, e := range []*end{c.a, c.b} {
 		s.after(s.random(500*time.Millisecond), func() { e.node.lose(e) })
 	}
@@ -204,21 +282,44 @@ func (n *node) lose(e *end) {
 	}
 }
 
-// partition cuts all pairs for which apart holds, and heals the others.
-func (s *sim) partition(apart func(a, b *node) bool) {
-	for i, a := range s.nodes {
-		for _, b := range s.nodes[:i] {
-			s.cut[pair(a, b)] = apart(a, b)
-		}
+// partition cuts all pairs for which apart holds, and heals the others. With
+// silent, connections are not broken: what is sent over them is lost.
+func (s *sim) partition(silent bool, apart func(a, b *node) bool) {
+	s.cut = apart
+	if silent {
+		return
 	}
-	for _, c := range slices.Clone(s.conns) {
-		if s.cut[pair(c.a.node, c.b.node)] {
+	for _, c := range slices.SortedFunc(maps.Keys(s.conns), func(a, b *simConn) int { return a.seq - b.seq }) {
+		if apart(c.a.node, c.b.node) || apart(c.b.node, c.a.node) {
 			s.breakConn(c)
 		}
 	}
 }
 
-func (s *sim) heal() { s.partition(func(a, b *node) bool { return false }) }
+func (s *sim) heal() { s.cut = never }
+
+// pause stops a node for some time, as a machine that swaps or sleeps.
+func (n *node) pause(d time.Duration) {
+	if !n.up || n.paused {
+		return
+	}
+	n.paused = true
+	core := n.core
+	n.sim.after(d, func() {
+		if n.core == core && n.up {
+			n.resume()
+		}
+	})
+}
+
+func (n *node) resume() {
+	n.paused = false
+	for len(n.backlog) > 0 && !n.paused {
+		do := n.backlog[0]
+		n.backlog = n.backlog[1:]
+		do()
+	}
+}
 
 // crash takes a node down, as a power cut does, and up again later.
 func (n *node) crash(down time.Duration) {
@@ -236,7 +337,7 @@ func (n *node) crash(down time.Duration) {
 }
 
 func (n *node) write(value string, keys ...string) {
-	if n.up {
+	if n.up && !n.paused {
 		at := n.clock.Next(n.sim.now.Add(n.skew))
 		n.version = n.version.Union(crdt.Knows(n.rep.write(at, value, keys...)))
 	}
@@ -247,7 +348,11 @@ func (n *node) step(event any) {
 	if !n.up {
 		return
 	}
-	for _, a := range n.core.handle(n.sim.now, n.rep.known, event) {
+	if n.paused {
+		n.backlog = append(n.backlog, func() { n.step(event) })
+		return
+	}
+	for _, a := range n.core.handle(n.sim.now, n.rep.Known(), event) {
 		n.act(a)
 	}
 	if next := n.core.deadline(); !next.IsZero() && (n.tickAt.IsZero() || next.Before(n.tickAt)) {
@@ -273,20 +378,9 @@ func (n *node) act(a any) {
 			n.sim.after(100*time.Millisecond, func() { n.sim.breakConn(e.conn) })
 		}
 	case mergeBatch:
-		e := n.ends[a.Link]
-		if e != nil {
-			e.merging = true
-		}
-		n.later(n.sim.disk(), func() {
-			_, err := n.rep.Merge(context.Background(), a.Batch)
-			n.step(merged{Link: a.Link, Req: a.Req, Err: err})
-			if e != nil {
-				e.merging = false
-				e.deliver()
-			}
-		})
+		n.merge(a, n.ends[a.Link])
 	case exportRange:
-		n.later(n.sim.disk(), func() {
+		n.later(n.diskTime(), func() {
 			var b crdt.Batch
 			var err error
 			if a.Snapshot {
@@ -296,9 +390,41 @@ func (n *node) act(a any) {
 			}
 			n.step(exported{Link: a.Link, Req: a.Req, Batch: b, Err: err})
 		})
+	case readSums:
+		n.later(n.diskTime(), func() {
+			known, tables, err := n.rep.Buckets(context.Background())
+			n.step(summed{Link: a.Link, Theirs: a.Theirs, Known: known, Tables: tables, Err: err})
+		})
+	case readBuckets:
+		n.later(n.diskTime(), func() {
+			found, err := n.rep.BucketRows(context.Background(), a.Buckets)
+			n.step(bucketsRead{Link: a.Link, Rows: found, Err: err})
+		})
 	default:
 		panic(fmt.Sprintf("action %T", a))
 	}
+}
+
+func (n *node) diskTime() time.Duration { return n.sim.disk() + n.slow }
+
+// merge reads on from the link only when it is done.
+func (n *node) merge(a mergeBatch, e *end) {
+	if e != nil {
+		e.merging = true
+	}
+	n.later(n.diskTime(), func() {
+		done := merged{mergeBatch: a}
+		if a.Mend {
+			done.Repaired, done.Err = n.rep.Repair(context.Background(), a.Batch.Rows)
+		} else {
+			_, done.Err = n.rep.Merge(context.Background(), a.Batch)
+		}
+		n.step(done)
+		if e != nil {
+			e.merging = false
+			e.deliver()
+		}
+	})
 }
 
 // later does something unless the node has crashed until then.
@@ -335,36 +461,75 @@ func (n *node) send(e *end, f frame) {
 			n.step(sent{Link: e.id})
 		}
 	})
-	s.after(arrives.Sub(s.now), func() {
-		if !e.conn.broken && e.peer.node.ends[e.peer.id] == e.peer {
-			e.peer.inbox = append(e.peer.inbox, packed)
-			e.peer.deliver()
+	s.carry(e, packed, arrives)
+}
+
+// carry has a frame arrive, if the way is open.
+func (s *sim) carry(e *end, packed []byte, at time.Time) {
+	if s.cut(e.node, e.peer.node) {
+		return
+	}
+	if s.lossy {
+		switch s.rand.IntN(50) {
+		case 0:
+			return // lost
+		case 1:
+			s.after(at.Sub(s.now)+s.random(time.Second), func() { e.peer.arrive(packed) })
+		case 2: // overtaken by others
+			at = at.Add(s.random(300 * time.Millisecond))
 		}
-	})
+	}
+	s.after(at.Sub(s.now), func() { e.peer.arrive(packed) })
+}
+
+func (e *end) arrive(packed []byte) {
+	if !e.conn.broken && e.node.ends[e.id] == e {
+		e.heard = e.node.sim.now
+		e.inbox = append(e.inbox, packed)
+		e.deliver()
+	}
 }
 
 // deliver reads on, unless the store is at work on what was read.
 func (e *end) deliver() {
-	for len(e.inbox) > 0 && !e.merging && e.node.ends[e.id] == e {
+	n := e.node
+	if n.paused && len(e.inbox) > 0 {
+		n.backlog = append(n.backlog, e.deliver)
+		return
+	}
+	for len(e.inbox) > 0 && !e.merging && n.ends[e.id] == e {
 		f, err := parseFrame(e.inbox[0])
 		if err != nil {
 			panic(err)
 		}
 		e.inbox = e.inbox[1:]
-		e.node.step(received{Link: e.id, Frame: f})
+		n.step(received{Link: e.id, Frame: f})
 	}
 }
 
-// disagreement says in what the cluster does not agree, or nothing.
+// disagreement says in what the cluster does not agree, or nothing. What all
+// agree on must be what was acknowledged, merged in any order.
 func (s *sim) disagreement() string {
+	first := s.nodes[0].rep.Known()
 	for _, n := range s.nodes {
-		if d := n.rep.differs(s.nodes[0].rep); d != "" {
-			return fmt.Sprintf("node %d differs: %s", n.n, d)
+		known := n.rep.Known()
+		if !known.Equal(first) {
+			return fmt.Sprintf("nodes 0 and %d know %v and %v", n.n, first, known)
 		}
-		for _, writer := range s.nodes {
-			if lost := writer.version.Minus(n.rep.known); len(lost) > 0 {
-				return fmt.Sprintf("node %d lacks the acknowledged writes %v", n.n, lost)
+		for site, ranges := range known {
+			if gaps := ranges.Gaps(); len(gaps) > 0 {
+				return fmt.Sprintf("node %d has gaps %v of site %v", n.n, gaps, site)
 			}
+		}
+	}
+	for _, writer := range s.nodes {
+		if lost := writer.version.Minus(first); len(lost) > 0 {
+			return fmt.Sprintf("the acknowledged writes %v are lost", lost)
+		}
+	}
+	for _, n := range s.nodes {
+		if d := differs(n.rep.all(), s.oracle); d != "" {
+			return fmt.Sprintf("node %d against all acknowledged writes: %s", n.n, d)
 		}
 	}
 	return ""

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"uncloud/agent/internal/crdt"
@@ -27,6 +28,13 @@ type Store interface {
 	Export(ctx context.Context, site crdt.SiteID, first, last uint64, limit int) (crdt.Batch, error)
 	// Snapshot gives all rows and all known versions.
 	Snapshot(context.Context) (crdt.Batch, error)
+	// Buckets gives, in one read, what is known and hashes over the rows of
+	// each table.
+	Buckets(context.Context) (crdt.Known, map[string]*[256]uint64, error)
+	// BucketRows gives the rows of some buckets of each table.
+	BucketRows(context.Context, map[string][]byte) ([]crdt.Row, error)
+	// Repair merges rows that bring no new versions, and says how many changed.
+	Repair(context.Context, []crdt.Row) (int, error)
 	// Reseat takes a new site id, unless seen turns out to be known here.
 	Reseat(ctx context.Context, seen crdt.Version) (bool, error)
 }
@@ -40,9 +48,13 @@ type Options struct {
 	Machine string // this machine's id
 	Store   Store
 	// Dial connects to a peer. Default: TCP.
-	Dial   func(ctx context.Context, machine string, addr PeerAddr) (net.Conn, error)
-	Random io.Reader    // default crypto/rand
-	Logger *slog.Logger // default: none
+	Dial func(ctx context.Context, machine string, addr PeerAddr) (net.Conn, error)
+	// Distance is how far another machine is; false where that is unknown. In
+	// a cluster of more than 64 machines, nearer ones are preferred. It must
+	// not block. Default: unknown.
+	Distance func(machine string) (time.Duration, bool)
+	Random   io.Reader    // default crypto/rand
+	Logger   *slog.Logger // default: none
 }
 
 // Syncer keeps the store of this machine and those of its peers alike. Its
@@ -56,12 +68,16 @@ type Syncer struct {
 	work    sync.WaitGroup
 	wake    chan struct{} // the core's deadline may have moved
 
+	framesIn, framesOut, bytesIn, bytesOut atomic.Uint64
+
 	mu      sync.Mutex
 	launch  func(func(ctx context.Context)) // starts work that ends with Run; nil outside of Run
 	core    *core
 	wires   map[linkID]*wire
 	nextID  linkID
-	peers   map[string]*peer
+	peers   map[string]*peer // those to keep connected
+	members map[string]PeerAddr
+	chooser *contacts
 	seen    uint64        // epoch of the core that changed belongs to
 	changed chan struct{} // closed when links came or went, or more is known
 }
@@ -80,15 +96,20 @@ func New(o Options) (*Syncer, error) {
 	if o.Dial == nil {
 		o.Dial = dialTCP
 	}
+	if o.Distance == nil {
+		o.Distance = func(string) (time.Duration, bool) { return 0, false }
+	}
 	var seed [24]byte
 	if _, err := io.ReadFull(o.Random, seed[:]); err != nil {
 		return nil, fmt.Errorf("draw a nonce: %w", err)
 	}
 	who := self{Cluster: o.Cluster, Machine: o.Machine, Site: o.Store.Site(), Nonce: binary.BigEndian.Uint64(seed[:])}
 	random := rand.New(rand.NewPCG(binary.BigEndian.Uint64(seed[8:]), binary.BigEndian.Uint64(seed[16:])))
+	c := newCore(who, random)
+	c.distance = o.Distance
 	return &Syncer{
 		cluster: o.Cluster, machine: o.Machine, store: o.Store, dial: o.Dial, log: o.Logger,
-		wake: make(chan struct{}, 1), core: newCore(who, random), wires: map[linkID]*wire{},
+		wake: make(chan struct{}, 1), core: c, chooser: newContacts(o.Machine, o.Distance), wires: map[linkID]*wire{},
 		peers: map[string]*peer{}, changed: make(chan struct{}),
 	}, nil
 }
@@ -197,6 +218,10 @@ func (s *Syncer) step(event any) (merges []mergeBatch) {
 			merges = append(merges, a)
 		case exportRange:
 			s.spawn(func(ctx context.Context) { s.export(ctx, a) })
+		case readSums:
+			s.spawn(func(ctx context.Context) { s.sum(ctx, a) })
+		case readBuckets:
+			s.spawn(func(ctx context.Context) { s.buckets(ctx, a) })
 		case reseat:
 			s.spawn(func(ctx context.Context) { s.reseat(ctx, a) })
 		}
@@ -255,11 +280,55 @@ func (s *Syncer) reseat(ctx context.Context, a reseat) {
 // merge gives the store what a link brought. Its error goes to the core, which
 // asks again later.
 func (s *Syncer) merge(ctx context.Context, a mergeBatch) {
-	_, err := s.store.Merge(ctx, a.Batch)
+	var repaired int
+	var err error
+	if a.Mend {
+		repaired, err = s.store.Repair(ctx, a.Batch.Rows)
+	} else {
+		_, err = s.store.Merge(ctx, a.Batch)
+	}
+	if repaired > 0 {
+		s.log.Warn("rows differed from another machine's though both knew the same; they were merged", "rows", repaired)
+	}
 	if err != nil && ctx.Err() == nil {
 		s.log.Warn("cannot merge what another machine sent", "err", err)
 	}
-	s.step(merged{Link: a.Link, Req: a.Req, Err: err})
+	s.step(merged{mergeBatch: a, Repaired: repaired, Err: err})
+}
+
+func (s *Syncer) sum(ctx context.Context, a readSums) {
+	known, tables, err := s.store.Buckets(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("cannot hash the store", "err", err)
+	}
+	s.step(summed{Link: a.Link, Theirs: a.Theirs, Known: known, Tables: tables, Err: err})
+}
+
+func (s *Syncer) buckets(ctx context.Context, a readBuckets) {
+	found, err := s.store.BucketRows(ctx, a.Buckets)
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("cannot read rows to compare", "err", err)
+	}
+	s.step(bucketsRead{Link: a.Link, Rows: found, Err: err})
+}
+
+// Scrub compares hashes of all rows with every connected machine, and merges
+// those that differ. It happens by itself with one of them every ten minutes.
+// It does not wait for the outcome: see Counters.Repaired.
+func (s *Syncer) Scrub() { s.step(scrubNow{}) }
+
+// Counters is what was done so far.
+func (s *Syncer) Counters() Counters {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counters()
+}
+
+func (s *Syncer) counters() Counters {
+	n := s.core.count
+	n.FramesIn, n.FramesOut = s.framesIn.Load(), s.framesOut.Load()
+	n.BytesIn, n.BytesOut = s.bytesIn.Load(), s.bytesOut.Load()
+	return n
 }
 
 // Committed pushes a local commit to all connected machines. It does not block

@@ -89,7 +89,9 @@ func (s *Syncer) read(ctx context.Context, w *wire) error {
 		if err := w.conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 			return err
 		}
-		f, err := readFrame(in)
+		f, n, err := readFrame(in)
+		s.bytesIn.Add(uint64(n))
+		s.framesIn.Add(1)
 		if errors.Is(err, io.EOF) {
 			return fmt.Errorf("the other machine closed the connection")
 		}
@@ -111,26 +113,29 @@ func (s *Syncer) write(w *wire) {
 		if err != nil {
 			continue // until the reader has noticed, and finished the link
 		}
-		if scratch, err = w.put(out, f, scratch); err != nil {
+		var n int
+		if scratch, n, err = w.put(out, f, scratch); err != nil {
 			_ = w.conn.Close()
 			continue
 		}
+		s.bytesOut.Add(uint64(n))
+		s.framesOut.Add(1)
 		s.step(sent{Link: w.id})
 	}
 	_ = w.conn.Close() // nothing more to send or to lose
 }
 
 // put writes a frame, and flushes unless another is waiting.
-func (w *wire) put(out *bufio.Writer, f frame, scratch []byte) ([]byte, error) {
+func (w *wire) put(out *bufio.Writer, f frame, scratch []byte) ([]byte, int, error) {
 	if err := w.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return scratch, err
+		return scratch, 0, err
 	}
-	scratch, err := writeFrame(out, f, scratch)
+	scratch, n, err := writeFrame(out, f, scratch)
 	if err == nil && len(w.out) == 0 {
 		err = out.Flush()
 	}
 	if cap(scratch) > 2*frameBytes {
 		scratch = nil
 	}
-	return scratch, err
+	return scratch, n, err
 }
