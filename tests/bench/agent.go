@@ -16,7 +16,7 @@ import (
 
 // The promises about an agent that has nothing to do.
 const (
-	boundMemory = 100 << 20 // bytes, PSS
+	boundMemory = 100e6 // bytes, PSS
 	boundCPU    = 0.01      // of a core
 	boundDisk   = 0         // bytes
 
@@ -37,6 +37,7 @@ func idlePeriod(args []string) (time.Duration, error) {
 type sample struct {
 	at      time.Time
 	pss     int64         // bytes
+	anon    int64         // bytes of pss that are not pages of files
 	cpu     time.Duration // user and system
 	written int64         // bytes that it sent to a disk
 	changed time.Time     // of the newest file in its state directory
@@ -115,8 +116,8 @@ func judge(m *lab.Machine, before, after sample) []string {
 	core := (after.cpu - before.cpu).Seconds() / span.Seconds()
 	disk := after.written - before.written
 	touched := after.changed.After(before.at)
-	fmt.Printf("%s: PSS %.1f MB, CPU %.2f %% of a core, %d bytes written in %s, state files touched: %v\n",
-		m.Name, float64(after.pss)/1e6, 100*core, disk, span.Round(time.Second), touched)
+	fmt.Printf("%s: PSS %.1f MB (%.1f MB its own data, the rest pages of its program), CPU %.2f %% of a core, %d bytes written in %s, state files touched: %v\n",
+		m.Name, float64(after.pss)/1e6, float64(after.anon)/1e6, 100*core, disk, span.Round(time.Second), touched)
 	var over []string
 	for what, is := range map[string]bool{
 		"memory": after.pss > boundMemory, "CPU": core > boundCPU, "disk": disk > boundDisk || touched,
@@ -148,7 +149,10 @@ func look(ctx context.Context, m *lab.Machine) (sample, error) {
 	if s.pss, err = field(pid, "smaps_rollup", "Pss:"); err != nil {
 		return s, err
 	}
-	s.pss *= 1024
+	if s.anon, err = field(pid, "smaps_rollup", "Pss_Anon:"); err != nil {
+		return s, err
+	}
+	s.pss, s.anon = s.pss*1024, s.anon*1024
 	if s.written, err = field(pid, "io", "write_bytes:"); err != nil {
 		return s, err
 	}
