@@ -46,7 +46,7 @@ type Config struct {
 	// Roles are all roles.
 	Labels map[string]string `json:"labels"`
 	Roles  []spec.Role       `json:"roles"`
-	// TicketFile is read at start while the machine is no member: it joins by itself.
+	// TicketFile is looked for while the machine is no member: it joins by itself.
 	TicketFile string `json:"ticketFile"`
 	// Endpoints are tried by others besides the addresses that the machine finds
 	// on its links: a public address behind a forwarding router.

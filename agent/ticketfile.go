@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"time"
 
@@ -29,7 +30,7 @@ func (a *Agent) joinFromFile(ctx context.Context) {
 		before := f.said
 		done := f.try()
 		if f.said != before {
-			a.log.Warn(f.said, "path", f.path, "hint", f.hint, "cause", f.cause)
+			a.log.Log(ctx, f.level, f.said, "path", f.path, "hint", f.hint, "err", f.cause)
 		}
 		if done || a.current() != nil {
 			return
@@ -49,6 +50,7 @@ type ticketFile struct {
 
 	refused    string // a ticket that is no good: the next one may be
 	said, hint string // why there is no member yet
+	level      slog.Level
 	cause      error
 }
 
