@@ -208,16 +208,21 @@ func (f *file) scanPlaces(c *conn, each func(crdt.Row, place) error) error {
 		}
 	}
 	return c.query("SELECT tbl, key, record FROM _shelf", nil, func(values []driver.Value) error {
-		table, ok := f.dict.NameAt(uint64(values[0].(int64)))
-		if !ok {
-			return fmt.Errorf("table %d of a shelved row has no name", values[0])
-		}
-		row, err := f.unpackShelved(table, values[1].(string), values[2])
+		row, err := f.shelved(values)
 		if err != nil {
 			return err
 		}
 		return each(row, onShelf)
 	})
+}
+
+// shelved reads a line of the shelf: table, key, record.
+func (f *file) shelved(values []driver.Value) (crdt.Row, error) {
+	table, ok := f.dict.NameAt(uint64(values[0].(int64)))
+	if !ok {
+		return crdt.Row{}, fmt.Errorf("table %d of a shelved row has no name", values[0])
+	}
+	return f.unpackShelved(table, values[1].(string), values[2])
 }
 
 func toSQL(v crdt.Value) any {

@@ -65,6 +65,7 @@ type Store struct {
 	deleted  atomic.Int64
 
 	quarantined atomic.Int64
+	floor       atomic.Pointer[Floor]
 	feeds       feeds
 	busy        busy
 	listeners   listeners
@@ -142,6 +143,11 @@ func (s *Store) readAll() error {
 		return err
 	}
 	s.recount()
+	floor, err := s.file.readFloor()
+	if err != nil {
+		return fmt.Errorf("read the floor: %w", err)
+	}
+	s.floor.Store(&floor)
 	site := s.file.self
 	s.site.Store(&site)
 	s.current.Store(&view{state: d.freeze(), known: s.file.known, gone: make(chan struct{})})

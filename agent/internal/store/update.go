@@ -248,10 +248,13 @@ func (s *Store) stamp(edits []edit, next Version) (outcome, error) {
 			}
 		}
 		row, changed := old, false
+		if old.Record.CL == 0 {
+			row.Record.CL = s.Floor().CL
+		}
 		if set == nil {
-			row.Record, changed = old.Record.Delete(at, next.Site)
+			row.Record, changed = row.Record.Delete(at, next.Site)
 		} else {
-			row.Record, changed = old.Record.Put(set, at, next.Site)
+			row.Record, changed = row.Record.Put(set, at, next.Site)
 		}
 		if !changed {
 			continue
