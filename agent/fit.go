@@ -135,7 +135,31 @@ func (m *member) waitFor(ctx context.Context, v server.Version) error {
 		return err
 	}
 	m.sync.Poke("")
-	return m.store.WaitFor(ctx, at)
+	err = m.store.WaitFor(ctx, at)
+	if why := m.cannotMerge.Load(); err != nil && why != nil && *why != nil {
+		return *why // the version is not late: it cannot be kept
+	}
+	return err
+}
+
+// mergedStore is the store as the syncer sees it. What it cannot take in is
+// this machine's trouble until it can.
+type mergedStore struct {
+	*store.Store
+	m *member
+}
+
+func (s mergedStore) Merge(ctx context.Context, b crdt.Batch) (crdt.Known, error) {
+	known, err := s.Store.Merge(ctx, b)
+	if ctx.Err() == nil {
+		s.m.merged(err)
+	}
+	return known, err
+}
+
+func (m *member) merged(err error) {
+	m.cannotMerge.Store(&err)
+	m.troubles.setError("store", "store", err)
 }
 
 // rollouts is the driver as the API sees it.

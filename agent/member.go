@@ -64,6 +64,8 @@ type member struct {
 	ping     chan chan struct{}
 	troubles troubles
 
+	cannotMerge atomic.Pointer[error] // why the last change of another machine could not be kept
+
 	bridged    atomic.Bool // the network of the containers was there once
 	restartAll atomic.Bool // the bridge was remade under the containers
 	leaving    atomic.Bool
@@ -116,7 +118,7 @@ func (m *member) wire() (err error) {
 		return err
 	}
 	if m.sync, err = statesync.New(statesync.Options{
-		Cluster: m.id.ClusterID, Machine: m.id.MachineID, Store: m.store, Logger: m.sub("sync"),
+		Cluster: m.id.ClusterID, Machine: m.id.MachineID, Store: mergedStore{m.store, m}, Logger: m.sub("sync"),
 	}); err != nil {
 		return err
 	}

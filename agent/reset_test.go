@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"uncloud/agent/internal/crdt"
 	"uncloud/agent/internal/reconcile"
 	"uncloud/agent/internal/runtime"
 	"uncloud/agent/internal/store"
@@ -95,5 +96,20 @@ func TestWhoLeavesStartsNothing(t *testing.T) {
 	m.leaving.Store(true)
 	if s := (replicaStore{m}); len(s.State().Replicas) != 0 || s.Ready() {
 		t.Error("while it leaves")
+	}
+}
+
+// TestWhatTheStoreCannotTakeInIsATrouble until it can.
+func TestWhatTheStoreCannotTakeInIsATrouble(t *testing.T) {
+	m, _ := withContainers(t)
+	m.merged(faults.New(faults.DiskFull, "no space left"))
+	if notes := m.troubles.all(); len(notes) != 1 || notes[0].Code != "store" {
+		t.Errorf("%v", notes)
+	}
+	if _, err := (mergedStore{m.store, m}).Merge(t.Context(), crdt.Batch{}); err != nil {
+		t.Fatal(err)
+	}
+	if notes := m.troubles.all(); len(notes) != 0 || *m.cannotMerge.Load() != nil {
+		t.Errorf("%v", notes)
 	}
 }

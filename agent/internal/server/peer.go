@@ -98,6 +98,10 @@ func (s peerService) memberWith(ctx context.Context, site string, seq uint64) (*
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+		if faults.CodeOf(err) == faults.DiskFull {
+			name := machineName(m.State(), m.Self)
+			return nil, faults.New(faults.DiskFull, "machine %s cannot take the change in: %w", name, err).WithHint("free some space on %s, then try again", name)
+		}
 		return nil, faults.New(faults.NotReady, "machine %s has not received the change within %s", machineName(m.State(), m.Self), catchUp).
 			WithHint("see what keeps its store behind: uc store status -m %s", machineName(m.State(), m.Self)).Because(err)
 	}

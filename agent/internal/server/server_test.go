@@ -367,4 +367,9 @@ func TestAMachineThatLagsSaysSo(t *testing.T) {
 	peers := NewPeers(func(ctx context.Context, _ string) (net.Conn, error) { return w.machines["mch_a"].dial(ctx, "mch_a") })
 	_, err := peers.RunReplica(t.Context(), "mch_a", "rep_1", Version{Site: "site", Seq: 3}, false)
 	refused(t, err, faults.NotReady, true)
+	w.machines["mch_a"].member = func(m *Member) {
+		m.WaitFor = func(context.Context, Version) error { return faults.New(faults.DiskFull, "no space left") }
+	}
+	_, err = peers.RunReplica(t.Context(), "mch_a", "rep_1", Version{Site: "site", Seq: 3}, false)
+	refused(t, err, faults.DiskFull, true)
 }
