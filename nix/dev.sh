@@ -33,18 +33,17 @@ need_nix() {
     need_root nix "$@"
     need_go
     nix_root=${NIX_ROOT:-$cache/nix-root}
-    nix_src=$cache/nix-src
+    nix_src=$(mktemp -d "$cache/nix-src.XXXX")
+    trap 'rm -rf "$nix_src" "$nix_src".*' EXIT
     if [ ! -x "$nix_root/usr/bin/nix" ]; then
         need mmdebstrap=mmdebstrap
         say "making a Debian root with Nix (once)"
         mmdebstrap -q --variant=minbase \
-            --include=nix-bin,gcc,libc6-dev,make,xz-utils,patch,patchelf,file,git,ca-certificates,systemd \
+            --include=nix-bin,gcc,libc6-dev,make,xz-utils,patch,patchelf,file,git,ca-certificates,systemd,systemd-resolved \
             trixie "$nix_root" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
         # A build fetches modules, and asks those whom this machine trusts.
         cp /etc/ssl/certs/ca-certificates.crt "$nix_root/etc/ssl/certs/"
     fi
-    rm -rf "$nix_src"
-    mkdir -p "$nix_src"
     git ls-files -coz --exclude-standard | while IFS= read -r -d '' file; do
         [ ! -e "$file" ] || printf '%s\0' "$file"
     done | tar --null -cT - | tar -xC "$nix_src"
@@ -67,6 +66,7 @@ in_nix() {
         mount -t proc proc "$root/proc"
         mount --rbind /dev "$root/dev"
         rm -rf "$root/homeless-shelter"
+        rm -f "$root/etc/resolv.conf" # systemd-resolved has made it a link
         cp -L /etc/resolv.conf "$root/etc/resolv.conf"
         cd "$root"
         mkdir -p .old
@@ -119,18 +119,15 @@ nix_golden() {
 
 # The hash of what `go mod vendor` makes of the very files that the package has.
 vendor_hash() {
-    local sources vendor=$cache/nix-vendor
+    local sources vendor
     # shellcheck disable=SC2016 # Nix fills it in
     sources=$(world raw '"${sources}"')
-    rm -rf "$vendor"
+    vendor=$nix_src/.sources
     cp -r "$nix_root$sources" "$vendor"
     chmod -R u+w "$vendor"
     (cd "$vendor" && GOFLAGS='' go mod vendor)
-    rm -rf "$nix_src/.vendor"
-    mv "$vendor/vendor" "$nix_src/.vendor"
+    in_nix nix hash path /src/.sources/vendor
     rm -rf "$vendor"
-    in_nix nix hash path /src/.vendor
-    rm -rf "$nix_src/.vendor"
 }
 
 nix_vendor_hash() {
@@ -148,15 +145,15 @@ nix_build() {
 
 build_package() {
     in_nix nix-build --no-out-link --cores 0 -E \
-        '(import /src/nix/native.nix { nixpkgs = /nixpkgs; }).callPackage /src/nix/package.nix { }' | tee "$cache/nix-built"
-    "$nix_root$(tail -n 1 "$cache/nix-built")/bin/uncloudd" version
+        '(import /src/nix/native.nix { nixpkgs = /nixpkgs; }).callPackage /src/nix/package.nix { }' | tee "$nix_src.built"
+    "$nix_root$(tail -n 1 "$nix_src.built")/bin/uncloudd" version
 }
 
 # --- check ---------------------------------------------------------------------------------------
 
 # step NAME COMMAND...: says how long it took, and goes on after a failure.
 step() {
-    local name=$1 start=$SECONDS log=$cache/nix-step.log status
+    local name=$1 start=$SECONDS log=$nix_src.log status
     shift
     set +e # not in a condition, where the functions below would go on after an error
     (set -e; "$@") >"$log" 2>&1

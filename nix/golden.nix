@@ -28,7 +28,7 @@ let
   ours =
     line:
     !(lib.hasPrefix "Environment=" line || lib.hasPrefix "X-" line);
-  path = lib.replaceStrings [ "${pkgs.uncloud or ""}" ] [ "/usr" ];
+  path = lib.replaceStrings [ "${base.services.uncloud.package}" ] [ "/usr" ];
   strip =
     text:
     lib.concatMapStrings (part: if builtins.isString part then part else "") (
