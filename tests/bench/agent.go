@@ -17,8 +17,8 @@ import (
 // The promises about an agent that has nothing to do.
 const (
 	boundMemory = 100e6 // bytes, PSS
-	boundCPU    = 0.01      // of a core
-	boundDisk   = 0         // bytes
+	boundCPU    = 0.01  // of a core
+	boundDisk   = 0     // bytes
 
 	// settling is how long a cluster is left alone before it counts as idle.
 	settling = 30 * time.Second

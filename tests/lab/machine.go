@@ -175,7 +175,7 @@ func (m *Machine) awaitBooted(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s does not finish booting: %s%s (%v); its console ends with:\n%s", m.Name, &out, &errs, err, lastLines(m.Console(), 10))
+			return fmt.Errorf("%s does not finish booting: %s%s (%w); its console ends with:\n%s", m.Name, &out, &errs, err, lastLines(m.Console(), 10))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
