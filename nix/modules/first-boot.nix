@@ -35,7 +35,6 @@ in
       unitConfig.DefaultDependencies = false;
       after = [
         "local-fs.target"
-        "systemd-udev-settle.service"
         "systemd-tmpfiles-setup.service"
       ];
       before = [
@@ -69,7 +68,7 @@ in
       };
     };
 
-    # A name that was read must not be overruled by one of the generation.
+    # A name of the generation would overrule the one that was read.
     networking.hostName = lib.mkDefault "";
     services.openssh.authorizedKeysFiles = [ "${firstBoot.directory}/authorized_keys" ];
   };
