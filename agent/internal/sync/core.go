@@ -140,6 +140,7 @@ type core struct {
 	// is: false where that is unknown. Both decide who is pushed to.
 	members  int
 	distance func(machine string) (time.Duration, bool)
+	admit    func(machine string) error
 	serials  uint64
 	scrubAt  time.Time
 	movedAt  time.Time // when anything was committed or merged, last
@@ -157,6 +158,7 @@ func newCore(who self, random *rand.Rand) *core {
 	return &core{
 		self: who, rand: random, links: map[linkID]*link{}, live: map[string]*link{},
 		distance: func(string) (time.Duration, bool) { return 0, false },
+		admit:    func(string) error { return nil },
 	}
 }
 

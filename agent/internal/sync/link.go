@@ -94,6 +94,9 @@ func (c *core) objection(l *link, h hello) string {
 	case l.to != "" && h.Machine != l.to:
 		return fmt.Sprintf("machine %s was called, %s answered", l.to, h.Machine)
 	}
+	if err := c.admit(h.Machine); err != nil {
+		return err.Error()
+	}
 	if c.large() && len(c.live) >= maxLinks && c.live[h.Machine] == nil {
 		return "it has enough connections; call another machine"
 	}

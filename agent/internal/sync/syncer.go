@@ -53,8 +53,11 @@ type Options struct {
 	// a cluster of more than 64 machines, nearer ones are preferred. It must
 	// not block. Default: unknown.
 	Distance func(machine string) (time.Duration, bool)
-	Random   io.Reader    // default crypto/rand
-	Logger   *slog.Logger // default: none
+	// Admit says why a machine of this cluster is not let in, or nil. It must
+	// not block, nor call the Syncer. Default: all are.
+	Admit  func(machine string) error
+	Random io.Reader    // default crypto/rand
+	Logger *slog.Logger // default: none
 }
 
 // Syncer keeps the store of this machine and those of its peers alike. Its
@@ -107,6 +110,9 @@ func New(o Options) (*Syncer, error) {
 	random := rand.New(rand.NewPCG(binary.BigEndian.Uint64(seed[8:]), binary.BigEndian.Uint64(seed[16:])))
 	c := newCore(who, random)
 	c.distance = o.Distance
+	if o.Admit != nil {
+		c.admit = o.Admit
+	}
 	return &Syncer{
 		cluster: o.Cluster, machine: o.Machine, store: o.Store, dial: o.Dial, log: o.Logger,
 		wake: make(chan struct{}, 1), core: c, chooser: newContacts(o.Machine, o.Distance), wires: map[linkID]*wire{},
