@@ -21,7 +21,8 @@ type Lookup interface {
 	NameAt(uint64) (string, bool)
 }
 
-var errCorrupt = errors.New("corrupt encoding")
+// ErrCorrupt says that bytes are not what the Append functions wrote.
+var ErrCorrupt = errors.New("corrupt encoding")
 
 // recordFormat is the first byte of an encoded record.
 const recordFormat = 1
@@ -108,7 +109,7 @@ func (d *Decoder) Done() error {
 
 func (d *Decoder) fail(format string, args ...any) {
 	if d.err == nil {
-		d.err = fmt.Errorf("%w: %s", errCorrupt, fmt.Sprintf(format, args...))
+		d.err = fmt.Errorf("%w: %s", ErrCorrupt, fmt.Sprintf(format, args...))
 	}
 	d.rest = nil
 }

@@ -44,6 +44,8 @@ type file struct {
 	lock    *os.File
 	witness *witness
 
+	identity string // of the file at path, as it was opened
+
 	dict   dict
 	tables map[string]*shape
 	self   crdt.SiteID
@@ -81,7 +83,7 @@ func openFile(o Options, tables []Table, random io.Reader) (f *file, err error) 
 	if err != nil {
 		return f, err
 	}
-	f.witness = now.witness
+	f.witness, f.identity = now.witness, now.file
 	if err := f.ensureOwn(now, random); err != nil {
 		return f, err
 	}
@@ -153,6 +155,9 @@ func (f *file) registerGuard(c *sqlite3.SQLiteConn) error {
 // write runs one store transaction. With lazy the log is not synced: such a
 // commit is in order with all others, but a power cut may take it back.
 func (f *file) write(lazy bool, do func(*conn) error) error {
+	if err := f.stillThere(); err != nil {
+		return err
+	}
 	if lazy != f.lazy {
 		mode := "FULL"
 		if lazy {
@@ -249,17 +254,43 @@ func (f *file) saveRanges(c *conn, site int64, old, next crdt.Ranges) error {
 
 // asFault turns what a person can mend into a fault.
 func asFault(err error) error {
-	e, ok := errors.AsType[sqlite3.Error](err)
-	if !ok {
+	if _, told := errors.AsType[*faults.Fault](err); told {
 		return err
 	}
+	e, ok := errors.AsType[sqlite3.Error](err)
 	switch {
+	case errors.Is(err, crdt.ErrCorrupt):
+		return damaged(err)
+	case !ok:
+		return err
 	case e.Code == sqlite3.ErrFull || e.SystemErrno == syscall.ENOSPC:
 		return faults.New(faults.DiskFull, "no space left for the replicated state").
 			WithHint("free some space on this machine, then try again").Because(err)
 	case e.Code == sqlite3.ErrCorrupt || e.Code == sqlite3.ErrNotADB:
-		return faults.New(faults.Internal, "the database of the replicated state is damaged").
-			WithHint("stop the agent, move its store folder away and start it: the other machines bring the state back").Because(err)
+		return damaged(err)
 	}
 	return err
+}
+
+func damaged(err error) error {
+	return faults.New(faults.Internal, "the database of the replicated state is damaged").
+		WithHint("stop the agent, move its store folder away and start it: the other machines bring the state back").Because(err)
+}
+
+// stillThere tells whether the path still leads to the files that are open.
+// SQLite would go on writing to files that were removed, and what is
+// acknowledged then would be gone with the process.
+func (f *file) stillThere() error {
+	if isMemory(f.path) {
+		return nil
+	}
+	now, err := fileIdentity(f.path)
+	if err == nil && now == f.identity {
+		_, err = os.Lstat(f.path + "-wal")
+	}
+	if err != nil || now != f.identity {
+		return faults.New(faults.Internal, "the database of the replicated state was removed or replaced while the agent runs").
+			WithHint("put %s back, or start the agent anew: the other machines bring the state back", f.path).Because(err)
+	}
+	return nil
 }

@@ -106,7 +106,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	if s.file, err = openFile(o, tables, s.random); err != nil {
-		return nil, err
+		return nil, asFault(err)
 	}
 	if err := s.readAll(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read the store: %w", asFault(err)), s.file.close())
