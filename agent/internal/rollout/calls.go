@@ -58,7 +58,7 @@ func (d *Driver) run(ctx context.Context, rep spec.Replica, v Version, skipHealt
 		return verdict, faults.New(faults.CodeOf(err), "run %s on %s: %w", rep.Name, name, err).WithHint("%s", faults.Of(err).Hint)
 	case verdict.Fault != nil:
 		f := faults.Of(verdict.Fault)
-		return verdict, &failure{faults.New(f.Code, "%s on %s: %w", rep.Name, name, verdict.Fault).WithHint("%s", f.Hint), verdict.Logs}
+		return verdict, &failure{faults.New(f.Code, "on %s: %w", name, verdict.Fault).WithHint("%s", f.Hint), verdict.Logs}
 	}
 	return verdict, nil
 }

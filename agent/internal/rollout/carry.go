@@ -111,7 +111,10 @@ func (d *drive) fail(ctx context.Context, cause error) error {
 	}
 	f := faults.Of(cause)
 	hint := f.Hint
-	if hint == "" {
+	switch {
+	case d.rollout.From == "" && f.Code == faults.Unhealthy:
+		hint = "its last lines are above; mend it and deploy again: uc deploy"
+	case hint == "":
 		hint = fmt.Sprintf("see why: uc inspect %s, uc logs %s", d.name, d.name)
 	}
 	if outcome != "" {

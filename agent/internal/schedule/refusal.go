@@ -69,7 +69,11 @@ func (r *request) port(m spec.Machine) refusal {
 		if p.Mode != spec.HostPort {
 			continue
 		}
-		if holder := r.holder(m, p); holder != "" {
+		switch holder := r.holder(m, p); holder {
+		case "":
+		case r.ask.Service.Project + "/" + r.ask.Service.Name:
+			return refusal{faults.NoPlace, fmt.Sprintf("%s runs a replica of it already, and port %d/%s leads to one", r.names[m.ID], p.Listen(), p.Transport())}
+		default:
 			return refusal{faults.Conflict, fmt.Sprintf("port %d/%s of %s is taken by %s", p.Listen(), p.Transport(), r.names[m.ID], holder)}
 		}
 	}

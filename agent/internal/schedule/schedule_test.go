@@ -155,6 +155,13 @@ func TestPlace(t *testing.T) {
 				a.Spec.Placement.Machines = []string{"m2"}
 				delete(alive, "mch_2")
 			}},
+		{name: "more replicas than machines have the port", code: faults.NoPlace, says: []string{"m1 runs a replica of it already"},
+			setup: func(s *spec.State, _ spec.Alive, a *plan.Ask) {
+				a.Spec.Ports = []spec.Port{web80}
+				for _, m := range []string{"mch_1", "mch_2", "mch_3"} {
+					holds(s, a.Service.Name, m, spec.ServiceSpec{Name: a.Service.Name, Ports: []spec.Port{web80}})
+				}
+			}},
 		{name: "the port is taken everywhere", code: faults.Conflict, says: []string{"port 8080/tcp of m1 is taken by shop/db"},
 			setup: func(s *spec.State, _ spec.Alive, a *plan.Ask) {
 				a.Spec.Ports = []spec.Port{web80}
