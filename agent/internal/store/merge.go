@@ -77,6 +77,7 @@ func (s *Store) join(rows []crdt.Row, known crdt.Known) (outcome, error) {
 	if err != nil {
 		return out, err
 	}
+	out.changes = make([]change, 0, len(rows))
 	for i, got := range rows {
 		old := have[i].row
 		row := old

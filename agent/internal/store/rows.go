@@ -105,7 +105,6 @@ type found struct {
 func (f *file) loadAll(c *conn, ids []rowID) ([]found, error) {
 	out := make([]found, len(ids))
 	keys := map[string][]string{}
-	wanted := make(map[rowID]int, len(ids))
 	for i, id := range ids {
 		out[i].row = crdt.Row{Table: id.table, Key: id.key}
 		if len(ids) < many || !plainText(id.key) {
@@ -115,11 +114,21 @@ func (f *file) loadAll(c *conn, ids []rowID) ([]found, error) {
 			}
 			continue
 		}
+		if keys[id.table] == nil {
+			keys[id.table] = make([]string, 0, len(ids)-i)
+		}
 		keys[id.table] = append(keys[id.table], id.key)
-		wanted[id] = i
 	}
+	wanted := map[rowID]int{} // filled when the first row is found: new rows need none
 	for table, list := range keys {
-		err := f.loadMany(c, table, list, func(row crdt.Row, at place) { out[wanted[rowID{table, row.Key}]] = found{row, at} })
+		err := f.loadMany(c, table, list, func(row crdt.Row, at place) {
+			if len(wanted) == 0 {
+				for i, id := range ids {
+					wanted[id] = i
+				}
+			}
+			out[wanted[rowID{table, row.Key}]] = found{row, at}
+		})
 		if err != nil {
 			return nil, err
 		}

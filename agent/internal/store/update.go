@@ -115,7 +115,7 @@ type edit struct {
 // edits compares what tx made with what was there. Only the end counts: a row
 // put and deleted in one Update was never there.
 func (s *Store) edits(tx *Tx) ([]edit, error) {
-	var out []edit
+	out := make([]edit, 0, len(tx.order))
 	for _, id := range tx.order {
 		if r := tx.values[id]; r != nil {
 			out = append(out, edit{id: id, values: r})
@@ -236,6 +236,7 @@ func (s *Store) stamp(edits []edit, next Version) (outcome, error) {
 	if err != nil {
 		return out, err
 	}
+	out.changes = make([]change, 0, len(edits))
 	known := s.file.known.Union(crdt.Knows(next))
 	at := s.hlc.Next(s.clock())
 	var size sizeCheck

@@ -20,8 +20,13 @@ type Values map[string]crdt.Value
 type valueRow struct {
 	table *Table
 	base  valueBase
-	cells []crdt.Value // by column
-	given []bool       // which of cells were set
+	set   []setCell // by column
+}
+
+// setCell is what one column was set to, if it was.
+type setCell struct {
+	value crdt.Value
+	given bool
 }
 
 // valueBase is what the columns hold that were not set.
@@ -40,7 +45,7 @@ const (
 func (tx *Tx) PutValues(table string, key, set Values) {
 	tx.change(table, key, func(r *valueRow) error {
 		r.base = defaults
-		clear(r.given)
+		clear(r.set)
 		return r.assign(set)
 	})
 }
@@ -90,9 +95,9 @@ func (tx *Tx) valueRow(table string, key Values) (*valueRow, error) {
 		if tx.values == nil {
 			tx.values = map[rowID]*valueRow{}
 		}
-		r = &valueRow{table: t, cells: make([]crdt.Value, len(t.Columns)), given: make([]bool, len(t.Columns))}
+		r = &valueRow{table: t, set: make([]setCell, len(t.Columns))}
 		tx.values[id] = r
-		tx.touch(id)
+		tx.order = append(tx.order, id)
 	}
 	return r, nil
 }
@@ -110,7 +115,7 @@ func (r *valueRow) assign(set Values) error {
 		if err != nil {
 			return err
 		}
-		r.cells[i], r.given[i] = v, true
+		r.set[i] = setCell{v, true}
 	}
 	return nil
 }
@@ -124,9 +129,9 @@ func (r *valueRow) assignments(old crdt.Row) ([]crdt.Assignment, error) {
 	case r.base == present && !alive:
 		return nil, faults.New(faults.NotFound, "table %s has no row %q", old.Table, old.Key)
 	}
-	set := make([]crdt.Assignment, 0, len(r.cells))
+	set := make([]crdt.Assignment, 0, len(r.set))
 	for _, i := range r.table.sorted {
-		col, v, given := r.table.Columns[i], r.cells[i], r.given[i]
+		col, v, given := &r.table.Columns[i], r.set[i].value, r.set[i].given
 		if !given {
 			v = col.Default
 		}
