@@ -96,20 +96,29 @@ func hasFilesystem(name string) bool {
 	return known()
 }
 
-// lock keeps two commands from changing one lab at the same time. The file is
-// gone with the next boot of the host, as is everything that it guards.
-func (l *Lab) lock() (unlock func(), err error) {
-	return lockFile("/run/uclab-" + l.Name + ".lock")
-}
+// lock keeps two commands from changing one lab at the same time.
+func (l *Lab) lock() (unlock func(), err error) { return lockFile(l.lockPath()) }
 
+// lockPath is a file that Down removes, and otherwise the host's next boot.
+func (l *Lab) lockPath() string { return "/run/uclab-" + l.Name + ".lock" }
+
+// lockFile waits for its turn. Who held the lock before may have removed the
+// file: then the turn is for the one that is there now.
 func lockFile(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+	for {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		held, err1 := f.Stat()
+		there, err2 := os.Stat(path)
+		if err1 == nil && err2 == nil && os.SameFile(held, there) {
+			return func() { f.Close() }, nil
+		}
 		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	return func() { f.Close() }, nil
 }

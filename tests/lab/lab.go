@@ -185,7 +185,7 @@ func (l *Lab) Down(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	return l.clean(ctx)
+	return errors.Join(l.clean(ctx), os.Remove(l.lockPath()))
 }
 
 // clean removes all traces of the lab, whatever state they are in.

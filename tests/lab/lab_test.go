@@ -41,7 +41,7 @@ func bare(t *testing.T, name string, machines int) *lab.Lab {
 func noTrace(t *testing.T, name string) {
 	t.Helper()
 	for _, pattern := range []string{
-		"/run/netns/uclab-" + name + "-*", "/sys/fs/cgroup/uclab-" + name, "/sys/fs/cgroup/*/uclab-" + name, "/var/lib/uncloud-lab/" + name,
+		"/run/netns/uclab-" + name + "-*", "/run/uclab-" + name + "*", "/sys/fs/cgroup/uclab-" + name, "/sys/fs/cgroup/*/uclab-" + name, "/var/lib/uncloud-lab/" + name,
 	} {
 		if left, _ := filepath.Glob(pattern); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
