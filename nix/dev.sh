@@ -143,10 +143,16 @@ nix_build() {
     build_package
 }
 
+# Built, run, and given the configurations that the module writes.
 build_package() {
+    local agent config
     in_nix nix-build --no-out-link --cores 0 -E \
         '(import /src/nix/native.nix { nixpkgs = /nixpkgs; }).callPackage /src/nix/package.nix { }' | tee "$nix_src.built"
-    "$nix_root$(tail -n 1 "$nix_src.built")/bin/uncloudd" version
+    agent=$nix_root$(tail -n 1 "$nix_src.built")/bin/uncloudd
+    "$agent" version
+    for config in nix/golden/*/etc/uncloud/config.json; do
+        "$agent" run --check --config "$config"
+    done
 }
 
 # --- check ---------------------------------------------------------------------------------------

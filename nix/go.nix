@@ -17,7 +17,7 @@
   ];
   env.CGO_ENABLED = 1; # SQLite
 
-  # Linked statically, a program runs on any Linux of its architecture. The
-  # tags above leave nothing that needs to load a library.
+  # Linked statically, a program runs on any Linux of its architecture. Only
+  # Caddy's key stores on PKCS#11 devices would load a library, and none is used.
   buildInputs = lib.optional (stdenv.cc.libc ? static) stdenv.cc.libc.static;
 }

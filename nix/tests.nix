@@ -5,17 +5,20 @@
   stdenv,
   buildGoModule,
 }:
+let
+  go = import ./go.nix { inherit lib stdenv; };
+in
 buildGoModule (
-  import ./go.nix { inherit lib stdenv; }
+  go
   // {
     pname = "uncloud-tests";
     dontBuild = true;
+    doCheck = true;
     checkPhase = ''
       runHook preCheck
-      go test -tags "$(tr ' ' , <<< "''${tags[*]}")" ./agent/... ./api/... ./cli/... ./internal/...
+      go test -tags=${lib.concatStringsSep "," go.tags} ./agent/... ./api/... ./cli/... ./internal/...
       runHook postCheck
     '';
-    doCheck = true;
     installPhase = "touch $out";
   }
 )
