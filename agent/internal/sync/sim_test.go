@@ -451,7 +451,7 @@ func (n *node) send(e *end, f frame) {
 	if e.peer.arrives.After(begin) && s.lineRate > 0 {
 		begin = e.peer.arrives
 	}
-	arrives := begin.Add(took + s.delay())
+	arrives := begin.Add(took + s.delay() + s.way(n, e.peer.node))
 	if arrives.Before(e.peer.arrives) {
 		arrives = e.peer.arrives
 	}
@@ -462,6 +462,14 @@ func (n *node) send(e *end, f frame) {
 		}
 	})
 	s.carry(e, packed, arrives)
+}
+
+// way is half of the round trip between nodes, if they have places.
+func (s *sim) way(a, b *node) time.Duration {
+	if s.rtt == nil {
+		return 0
+	}
+	return s.rtt(a, b) / 2
 }
 
 // carry has a frame arrive, if the way is open.
