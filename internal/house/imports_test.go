@@ -15,15 +15,16 @@ import (
 // is imported by exactly one place, so that it can be understood, tested and
 // replaced there. Sub-packages of the importer count as the importer.
 var engines = []struct {
-	library string
-	only    []string
-	why     string
+	path string
+	only []string
+	why  string
 }{
 	{"github.com/mattn/go-sqlite3", []string{"agent/internal/store"}, "the only SQL: nothing may bypass the capture of changes"},
 	{"database/sql", []string{"agent/internal/store", "agent/cmd/storenode", "tests/bench"}, "the only SQL: nothing may bypass the capture of changes; storenode's benchmark has a plain table as its control"},
 	{"github.com/hashicorp/serf", []string{"agent/internal/gossip"}, "membership carries no data; one place knows Serf's limits"},
 	{"github.com/hashicorp/memberlist", []string{"agent/internal/gossip"}, "see serf"},
 	{"golang.zx2c4.com/wireguard", []string{"agent/internal/mesh"}, "one owner of links, peers and keys"},
+	{"gvisor.dev/gvisor", []string{"agent/internal/mesh"}, "the join device has its own network stack, and nothing else needs one"},
 	{"github.com/vishvananda/netlink", []string{"agent/internal/mesh"}, "one owner of links, addresses and routes"},
 	{"github.com/containers/podman", []string{"agent/internal/runtime/podman", "tests/bench"}, "the traps of Podman's API are handled once; the benchmark calls it as its control"},
 	{"github.com/compose-spec/compose-go", []string{"internal/compose"}, "Compose is a format at the rim; inside there is only spec"},
@@ -104,7 +105,7 @@ func TestEnginesHaveOneImporter(t *testing.T) {
 	for _, p := range listPackages(t) {
 		for _, imp := range p.Imports {
 			for _, e := range engines {
-				if (imp == e.library || strings.HasPrefix(imp, e.library+"/")) && !allowed(p.ImportPath, e.only) {
+				if (imp == e.path || strings.HasPrefix(imp, e.path+"/")) && !allowed(p.ImportPath, e.only) {
 					t.Errorf("%s imports %s, which belongs to %s: %s", p.ImportPath, imp, strings.Join(e.only, ", "), e.why)
 				}
 			}
