@@ -91,7 +91,21 @@ func Load(ctx context.Context, opt Options) (*Project, error) {
 	if found := c.refusals(); len(found) > 0 {
 		return nil, errors.Join(found...)
 	}
+	if len(c.project.Specs) == 0 {
+		return nil, in.nothing()
+	}
 	return c.project, nil
+}
+
+// nothing is why there is no service. A project without services is a slip:
+// to remove what runs there is a command of its own.
+func (in *input) nothing() error {
+	if in.sources.where([]string{"services"}).line == 0 {
+		return faults.New(faults.Invalid, "%s has no services", in.sources.show(in.files[0])).
+			WithHint("write what should run under services:, as in docs/compose.md; to remove what runs: uc rm SERVICE")
+	}
+	return faults.New(faults.Invalid, "no service of %s is enabled: all of them have profiles", in.sources.show(in.files[0])).
+		WithHint("enable some: uc deploy --profile NAME")
 }
 
 // input is what was found before anything was parsed.

@@ -219,6 +219,15 @@ func (s *sources) explain(err error) error {
 	} else if len(all) == 1 {
 		err = all[0]
 	}
+	f := s.explainOne(err)
+	if f.Hint == "" {
+		f = f.WithHint("mend it, then look at the plan: uc deploy --dry-run")
+	}
+	return f
+}
+
+// explainOne is one error of the parser.
+func (s *sources) explainOne(err error) *faults.Fault {
 	text := strings.TrimSuffix(err.Error(), ": invalid compose project")
 	if m := yamlError.FindStringSubmatch(text); m != nil {
 		return faults.New(faults.Invalid, "%s:%s: %s", s.show(m[1]), m[2], m[3]).Because(err)

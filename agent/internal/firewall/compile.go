@@ -174,7 +174,7 @@ func (t *text) egress(p Policy) {
 		"oifname "+link+" ip saddr "+p.ClusterNetwork.String()+" snat ip to ip saddr",
 		"oifname "+bridge+" ip saddr 127.0.0.0/8 masquerade",
 		"ip saddr "+subnet+" ip daddr "+subnet+" ct status dnat masquerade",
-		"ip saddr "+subnet+" oifname != { "+bridge+", "+link+" } masquerade")
+		"ip saddr "+subnet+" oifname != { "+bridge+", "+link+", \"lo\" } masquerade")
 }
 
 // ingress are the ports that the ingress serves by one protocol.

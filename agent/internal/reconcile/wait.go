@@ -138,7 +138,7 @@ func (l *loop) outcome(w *waiter, wish *Wish) (answer, bool) {
 	case w.retire:
 		return l.retired(w, wish)
 	case wish == nil:
-		return fail(l.row(w.replica), faults.New(faults.NotFound, "replica %s is not one of this machine", w.replica))
+		return fail(l.row(w.replica), faults.New(faults.NotReady, "replica %s is not one of this machine", w.replica))
 	case !wish.Running:
 		return fail(l.row(w.replica), faults.New(faults.Conflict, "replica %s is wanted stopped", wish.Replica.Name))
 	}

@@ -191,7 +191,7 @@ func TestEnsureOfWhatShouldNotRun(t *testing.T) {
 		m.replica("rep_1", func(r *spec.Replica) { r.Wanted = spec.WantStopped })
 		m.wantFault(<-m.ensuring(false), faults.Conflict, "replica web-1 is wanted stopped")
 		m.replica("rep_1", func(r *spec.Replica) { r.Machine = "mch_other" })
-		m.wantFault(<-m.ensuring(false), faults.NotFound, "is not one of this machine")
+		m.wantFault(<-m.ensuring(false), faults.NotReady, "is not one of this machine")
 	})
 }
 

@@ -42,7 +42,7 @@ func (d *Driver) run(ctx context.Context, rep spec.Replica, v Version, skipHealt
 	var verdict Verdict
 	err = retry(ctx, func() error {
 		verdict, err = d.Peers.RunReplica(ctx, rep.Machine, rep.ID, v, skipHealth)
-		if faults.CodeOf(verdict.Fault) == faults.NotFound {
+		if faults.CodeOf(verdict.Fault) == faults.NotReady {
 			// A driver that died wrote the row. It reached this machine, and is on
 			// its way to that one.
 			return verdict.Fault
@@ -97,7 +97,7 @@ func retry(ctx context.Context, call func() error) error {
 	for {
 		err := call()
 		switch faults.CodeOf(err) {
-		case faults.Unreachable, faults.NotReady, faults.NotFound:
+		case faults.Unreachable, faults.NotReady:
 		default:
 			return err
 		}

@@ -107,7 +107,7 @@ func (p simPeers) RunReplica(ctx context.Context, machine, replica string, _ Ver
 			o.w.mu.Unlock()
 			r, ok := o.replica().State().Replicas[replica]
 			if !ok {
-				return faults.New(faults.NotFound, "no replica %s", replica)
+				return faults.New(faults.NotReady, "no replica %s", replica)
 			}
 			fits := c != nil && spec.SameContainer(o.replica().State(), c.revision, r.Revision)
 			switch {
