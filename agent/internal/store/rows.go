@@ -17,7 +17,7 @@ type shape struct {
 	name    string
 	key     string
 	columns []string // without the key and the record
-	sql     struct{ get, getMany, scan, insert, insertMany, upsert, remove string }
+	sql     struct{ get, getMany, scan, insert, insertSome, insertMany, upsert, remove string }
 }
 
 func newShape(name string, columns []string) *shape {
@@ -39,6 +39,7 @@ func newShape(name string, columns []string) *shape {
 	s.sql.getMany = s.sql.scan + fmt.Sprintf(" WHERE %s IN (SELECT value FROM json_each(?))", quote(s.key))
 	values := "(?" + strings.Repeat(", ?", len(all)-1) + ")"
 	s.sql.insert = fmt.Sprintf("INSERT INTO %s (%s) VALUES %s", quote(name), list, values)
+	s.sql.insertSome = s.sql.insert + strings.Repeat(", "+values, some-1)
 	s.sql.insertMany = s.sql.insert + strings.Repeat(", "+values, many-1)
 	s.sql.upsert = s.sql.insert + " ON CONFLICT DO UPDATE SET " + strings.Join(sets, ", ")
 	return s
@@ -57,9 +58,12 @@ func quoteAll(names []string) []string {
 // holds tells whether the table has a column of this name.
 func (s *shape) holds(column string) bool { return slices.Contains(s.columns, column) }
 
-// many is how many rows one statement writes where there are that many: most
-// of the time of a small statement goes into starting it.
-const many = 32
+// some and many are how many rows one statement writes where there are that
+// many: most of the time of a small statement goes into starting it.
+const (
+	some = 8
+	many = 96
+)
 
 // place is where a row was found.
 type place int
@@ -107,7 +111,7 @@ func (f *file) loadAll(c *conn, ids []rowID) ([]found, error) {
 	keys := map[string][]string{}
 	for i, id := range ids {
 		out[i].row = crdt.Row{Table: id.table, Key: id.key}
-		if len(ids) < many || !plainText(id.key) {
+		if len(ids) < some || !plainText(id.key) {
 			var err error
 			if out[i].row, out[i].at, err = f.load(c, id.table, id.key); err != nil {
 				return nil, err

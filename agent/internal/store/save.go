@@ -17,13 +17,13 @@ const (
 // bulk collects the arguments of one insert until there are enough of them for
 // a statement over many rows.
 type bulk struct {
-	one, many string
-	args      []any // of whole rows
-	each      int   // arguments of a row
+	one, some, many string // statements over 1, some and many rows
+	args            []any  // of whole rows
+	each            int    // arguments of a row
 }
 
-func (b *bulk) add(c *conn, args ...any) error {
-	b.args, b.each = append(b.args, args...), len(args)
+// full writes the rows in args if there are many.
+func (b *bulk) full(c *conn) error {
 	if len(b.args) < many*b.each {
 		return nil
 	}
@@ -33,10 +33,15 @@ func (b *bulk) add(c *conn, args ...any) error {
 }
 
 func (b *bulk) flush(c *conn) error {
-	for rest := b.args; len(rest) > 0; rest = rest[b.each:] {
-		if err := c.exec(b.one, rest[:b.each]...); err != nil {
+	for rest := b.args; len(rest) > 0; {
+		sql, n := b.one, b.each
+		if len(rest) >= some*b.each {
+			sql, n = b.some, some*b.each
+		}
+		if err := c.exec(sql, rest[:n]...); err != nil {
 			return err
 		}
+		rest = rest[n:]
 	}
 	b.args = b.args[:0]
 	return nil
@@ -56,7 +61,7 @@ func (p pointers) save(c *conn, d *dict) error {
 		if err := d.flush(c); err != nil {
 			return err
 		}
-		if len(keys) >= many && !slices.ContainsFunc(keys, func(k string) bool { return !plainText(k) }) {
+		if len(keys) >= some && !slices.ContainsFunc(keys, func(k string) bool { return !plainText(k) }) {
 			list, err := json.Marshal(keys)
 			if err == nil {
 				err = c.exec(versionInsertMany, site, int64(v.Seq), v.table, string(list))
@@ -107,24 +112,29 @@ func (f *file) save(c *conn, ch change, fresh map[*shape]*bulk) error {
 	if s == nil || !ch.row.Record.Alive() {
 		return f.saveOnShelf(c, s, ch.row, ch.at)
 	}
-	args := f.pack(s, ch.row)
-	switch ch.at {
-	case nowhere:
-		if fresh[s] == nil {
-			fresh[s] = &bulk{one: s.sql.insert, many: s.sql.insertMany}
+	if ch.at == nowhere {
+		b := fresh[s]
+		if b == nil {
+			b = &bulk{one: s.sql.insert, some: s.sql.insertSome, many: s.sql.insertMany, each: 2 + len(s.columns)}
+			fresh[s] = b
 		}
-		return fresh[s].add(c, args...)
-	case onShelf:
+		b.args = f.pack(b.args, s, ch.row)
+		return b.full(c)
+	}
+	if ch.at == onShelf {
 		if err := c.exec("DELETE FROM _shelf WHERE tbl = ? AND key = ?", int64(f.dict.Name(ch.row.Table)), ch.row.Key); err != nil {
 			return err
 		}
 	}
-	return c.exec(s.sql.upsert, args...)
+	return c.exec(s.sql.upsert, f.pack(nil, s, ch.row)...)
 }
 
-// pack is a row as the insert statements of its table take it.
-func (f *file) pack(s *shape, row crdt.Row) []any {
-	args := make([]any, 2+len(s.columns))
+// pack appends a row as the insert statements of its table take it.
+func (f *file) pack(dst []any, s *shape, row crdt.Row) []any {
+	start, width := len(dst), 2+len(s.columns)
+	dst = slices.Grow(dst, width)[:start+width]
+	args := dst[start:]
+	clear(args)
 	args[0] = row.Key
 	for _, cell := range row.Record.Cells {
 		if i := slices.Index(s.columns, cell.Column); i >= 0 {
@@ -133,7 +143,7 @@ func (f *file) pack(s *shape, row crdt.Row) []any {
 	}
 	outside := func(column string) bool { return !s.holds(column) }
 	args[1] = crdt.AppendRecord(make([]byte, 0, 48+12*len(row.Record.Cells)), row.Record, row.Writers, &f.dict, outside)
-	return args
+	return dst
 }
 
 func (f *file) saveOnShelf(c *conn, s *shape, row crdt.Row, at place) error {
