@@ -28,5 +28,5 @@ in
     '';
 }
 // lib.genAttrs' scenarios (
-  name: lib.nameValuePair "vm-${name}" (scenario name (directory + "/${name}.nix") (directory + "/${name}.py"))
+  name: lib.nameValuePair "vm-${name}" (scenario name (import (directory + "/${name}.nix")) (directory + "/${name}.py"))
 )

@@ -2,7 +2,7 @@
 # them: their consoles are in the windows, the driver's prompt in the terminal.
 { pkgs, module }:
 let
-  nodes = pkgs.writeText "nodes.nix" "{ one = { }; two = { }; three = { }; }";
+  nodes = pkgs.lib.genAttrs [ "one" "two" "three" ] (_: { });
   scenario = import ./scenario.nix { inherit pkgs module; };
 in
 (scenario "demo" nodes ./demo.py).driverInteractive.overrideAttrs { meta.mainProgram = "nixos-test-driver"; }

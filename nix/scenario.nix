@@ -8,6 +8,6 @@ pkgs.testers.runNixOSTest {
     services.uncloud.enable = true;
     virtualisation.memorySize = 1024;
   };
-  nodes = import nodes;
+  inherit nodes;
   testScript = builtins.readFile script;
 }

@@ -1,15 +1,13 @@
-# All that ./dev asks for.
+# What ./dev asks for, but for mmdebstrap, which nixpkgs does not have: the lab
+# and the virtual machines of Debian need a Debian or Ubuntu.
 { pkgs }:
 pkgs.mkShell {
   packages = with pkgs; [
     go
     golangci-lint
     nixfmt
-    shellcheck
-
-    # The lab: machines in namespaces.
+    shellcheck-minimal
     iproute2
-    mmdebstrap
     nftables
     podman
   ];
