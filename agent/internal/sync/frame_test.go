@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"reflect"
 	"testing"
+	"time"
 
 	"uncloud/agent/internal/crdt"
 )
@@ -86,13 +87,41 @@ func FuzzParseFrame(f *testing.F) {
 		f.Add(appendFrame(nil, fr))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, err := parseFrame(b)
+		got, err := openFrame(b)
 		if err != nil {
 			return
 		}
 		again, err := parseFrame(appendFrame(nil, got))
 		if err != nil || !reflect.DeepEqual(got, again) {
 			t.Fatalf("%+v became %+v, %v", got, again, err)
+		}
+	})
+}
+
+// Whatever frame comes, and whatever the store says to what it brings, a node
+// goes on: it still pushes what is written there.
+func FuzzLiveNode(f *testing.F) {
+	for _, fr := range everyFrame() {
+		f.Add(appendFrame(nil, fr))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		fr, err := openFrame(b)
+		if err != nil {
+			return
+		}
+		s := newSim(1, 3)
+		s.strange = true
+		s.run(10 * time.Second)
+		victim := s.nodes[0]
+		from := victim.core.live[machineName(1)]
+		victim.step(received{Link: from.id, Frame: fr})
+		victim.step(received{Link: from.id, Frame: fr})
+		s.run(10 * time.Second)
+		v := crdt.Knows(crdt.Version{Site: victim.rep.Site(), Seq: 1})
+		victim.write("x", "after")
+		s.run(10 * time.Second)
+		if !s.nodes[2].rep.Known().CoversAll(v) {
+			t.Fatalf("after %+v nothing is pushed", fr)
 		}
 	})
 }

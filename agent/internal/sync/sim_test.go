@@ -31,6 +31,7 @@ type sim struct {
 	stores     func(n int) simStore
 	most       int // nodes that may join
 	prepare    func(*node)
+	strange    bool // frames may be anything
 	unscrubbed bool // no scrub at all
 	frame      int  // frames sent
 	bytes      int
@@ -400,6 +401,10 @@ func (n *node) act(a any) {
 			found, err := n.rep.BucketRows(context.Background(), a.Buckets)
 			n.step(bucketsRead{Link: a.Link, Rows: found, Err: err})
 		})
+	case reseat:
+		if !n.sim.strange {
+			panic(fmt.Sprintf("node %d is told of its own version %v", n.n, a.Seen))
+		}
 	default:
 		panic(fmt.Sprintf("action %T", a))
 	}
