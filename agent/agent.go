@@ -68,6 +68,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return api.Serve(ctx, l, api.Local()) })
 	group.Go(func() error { return a.live(ctx, id, known) })
 	group.Go(func() error { return a.watchdog(ctx) })
+	group.Go(func() error { return rest(ctx) })
 	notify("READY=1")
 	a.log.Info("agent started", "version", Version(), "member", known)
 	err = group.Wait()

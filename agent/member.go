@@ -92,7 +92,9 @@ func newMember(ctx context.Context, cfg Config, id Identity, log *slog.Logger) (
 		quit: make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{}),
 	}
 	m.end = sync.OnceFunc(func() { close(m.quit) })
-	m.store, err = store.Open(ctx, store.Options{Dir: filepath.Join(cfg.StateDir, "store"), Logger: m.sub("store")})
+	m.store, err = store.Open(ctx, store.Options{
+		Dir: filepath.Join(cfg.StateDir, "store"), Witness: filepath.Dir(cfg.Socket), Logger: m.sub("store"),
+	})
 	if err != nil {
 		return nil, err
 	}
