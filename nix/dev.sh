@@ -40,7 +40,7 @@ need_nix() {
         say "making a Debian root with Nix (once)"
         mmdebstrap -q --variant=minbase \
             --include=nix-bin,gcc,libc6-dev,make,xz-utils,patch,patchelf,file,git,ca-certificates,systemd,systemd-resolved \
-            trixie "$nix_root" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
+            trixie "$nix_root" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"}
         # A build fetches modules, and asks those whom this machine trusts.
         cp /etc/ssl/certs/ca-certificates.crt "$nix_root/etc/ssl/certs/"
     fi
