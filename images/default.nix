@@ -33,10 +33,13 @@ let
 
   board =
     number:
-    lib.nameValuePair "image-raspberry-pi-${number}"
+    let
+      board = "raspberry-pi-${number}";
+    in
+    lib.nameValuePair "image-${board}"
       (machine [
-        nixos-hardware.nixosModules."raspberry-pi-${number}"
-        ./raspberry-pi.nix
+        nixos-hardware.nixosModules.${board}
+        (import ./raspberry-pi.nix { inherit board; })
       ]).sd-card;
 in
 named (disks // clouds)

@@ -1,6 +1,6 @@
 # A card for one board. The firmware volume is FAT: that is where uncloud.txt
 # goes, from any computer that reads the card.
-{ pkgs, ... }:
+{ board }:
 {
   hardware.raspberry-pi.firmware.uboot.enable = true;
   hardware.enableRedistributableFirmware = true; # Wi-Fi
@@ -8,11 +8,9 @@
   # Memory is scarcer than processor time, and a card wears.
   zramSwap.enable = true;
 
-  image.modules.sd-card =
-    { config, ... }:
-    {
-      image.baseName = "uncloud-${config.networking.hostName}${pkgs.stdenv.hostPlatform.system}";
-      sdImage.expandOnBoot = true;
-      sdImage.firmwareSize = 128;
-    };
+  image.modules.sd-card = {
+    image.baseName = "uncloud-${board}";
+    sdImage.expandOnBoot = true;
+    sdImage.firmwareSize = 128;
+  };
 }
