@@ -16,7 +16,7 @@ func TestLoadConfig(t *testing.T) {
 	}{
 		{"empty object", `{}`, ""},
 		{"some keys", `{"name":"pi-1","listenPort":4000,"roles":["ingress"],"endpoints":["203.0.113.5:51820"]}`, ""},
-		{"unknown key", `{"nmae":"pi"}`, "nmae"},
+		{"unknown key", `{"namee":"pi"}`, "namee"},
 		{"bad name", `{"name":"Pi One"}`, "Pi One"},
 		{"bad port", `{"listenPort":70000}`, "70000"},
 		{"bad role", `{"roles":["boss"]}`, "boss"},

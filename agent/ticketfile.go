@@ -24,13 +24,13 @@ func (a *Agent) joinFromFile(ctx context.Context) {
 		return
 	}
 	f := ticketFile{path: a.cfg.TicketFile, join: func(text string) error {
-		return a.Join(ctx, server.JoinOptions{Ticket: text}, func(step string) { a.log.Info(step) })
+		return a.Join(ctx, server.JoinOptions{Ticket: text}, func(step string) { a.log.Info("joining", "step", step) })
 	}}
 	for {
 		before := f.said
 		done := f.try()
 		if f.said != before {
-			a.log.Log(ctx, f.level, f.said, "path", f.path, "hint", f.hint, "err", f.cause)
+			a.log.Log(ctx, f.level, "ticket file", "said", f.said, "path", f.path, "hint", f.hint, "err", f.cause)
 		}
 		if done || a.current() != nil {
 			return

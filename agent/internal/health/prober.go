@@ -228,7 +228,7 @@ func (p *Prober) tell(w *watch, verdict spec.Health) {
 	if verdict == spec.HealthUnhealthy {
 		p.options.Log.Warn("replica is unhealthy", "replica", v.Replica, "container", v.ContainerID, "err", v.Output)
 	} else {
-		p.options.Log.Info("replica is "+string(verdict), "replica", v.Replica, "container", v.ContainerID)
+		p.options.Log.Info("health of a replica changed", "health", verdict, "replica", v.Replica, "container", v.ContainerID)
 	}
 	p.options.OnChange(v)
 }

@@ -124,7 +124,7 @@ func (lineWriter) Write(line []byte) (int, error) {
 	if len(fields) > 0 {
 		attrs = append(attrs, slog.Any("detail", fields))
 	}
-	s.log.LogAttrs(context.Background(), level, "caddy: "+message, attrs...)
+	s.log.LogAttrs(context.Background(), level, "caddy: "+message, attrs...) //nolint:sloglint // Caddy's own words
 	return len(line), nil
 }
 

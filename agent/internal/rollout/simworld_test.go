@@ -26,7 +26,7 @@ type simWorld struct {
 	machines map[string]*simMachine
 	watchers map[chan struct{}]bool // who comes and goes
 	wg       sync.WaitGroup
-	ctx      context.Context
+	ctx      context.Context //nolint:containedctx // the test's, for its calls
 	// images says how containers of an image behave; others are healthy at once.
 	images map[string]behaviour
 	// seen is called after each change of what really runs.

@@ -160,7 +160,11 @@ func TestFoldedEventsAreTheTable(t *testing.T) {
 					return
 				}
 				if rand.Intn(20) == 0 {
-					f, err = s.Follow("projects", got.at)
+					if f, err = s.Follow("projects", got.at); err != nil {
+						results <- got
+						done <- err
+						return
+					}
 				}
 			}
 		}()

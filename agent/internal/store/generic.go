@@ -203,7 +203,7 @@ func affinityOf(declared string) affinity {
 		return texts
 	case has("BLOB"):
 		return blobs
-	case has("REAL", "FLOA", "DOUB"):
+	case has("REAL", "FLOA", "DOUB"): //nolint:misspell // as SQLite spells its rule
 		return reals
 	}
 	return numbers

@@ -413,7 +413,10 @@ func TestManyWritersAndReaders(t *testing.T) {
 					return
 				}
 				if rand.Intn(10) == 0 {
-					_, err = s.Digest(t.Context())
+					if _, err = s.Digest(t.Context()); err != nil {
+						errs <- err
+						return
+					}
 				}
 			}
 			errs <- nil

@@ -121,7 +121,7 @@ func save(file string, value int64) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // fails once it has its name, as it should
+	defer os.Remove(f.Name()) //nolint:errcheck // fails once it has its name, as it should
 	_, err = fmt.Fprintln(f, value)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err

@@ -40,7 +40,7 @@ type Engine struct {
 	monitors   *monitors
 
 	mu   sync.Mutex
-	conn context.Context // only as the carrier of the bindings' connection; see call
+	conn context.Context //nolint:containedctx // only as the carrier of the bindings' connection; see call
 }
 
 var _ runtime.Engine = (*Engine)(nil)
@@ -65,8 +65,8 @@ func New(c Config) *Engine {
 // callContext ends with the call's context and carries the connection: the
 // bindings look for the latter among a context's values.
 type callContext struct {
-	context.Context
-	conn context.Context
+	context.Context                 //nolint:containedctx // it is a context
+	conn            context.Context //nolint:containedctx // it is looked up in
 }
 
 func (c callContext) Value(key any) any {
