@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"io"
 	"net/http"
+	"os"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -125,7 +126,10 @@ func (m *member) wireGuardPeer(p mesh.PeerStatus, name string) *uncloudv1.WireGu
 
 func (m *member) storeStatus() *uncloudv1.StoreStatusResponse {
 	st, state := m.store.Status(), m.store.State()
-	out := &uncloudv1.StoreStatusResponse{Site: st.Site.String(), Quarantined: int64(st.Unreadable)}
+	out := &uncloudv1.StoreStatusResponse{
+		Site: st.Site.String(), Quarantined: int64(st.Unreadable) + int64(st.Quarantined), Size: m.storeSize(),
+		Repaired: int64(m.sync.Counters().Repaired), //nolint:gosec // a counter
+	}
 	known := m.store.Known()
 	for _, site := range known.Sites() {
 		head := known.Head(site)
@@ -144,6 +148,22 @@ func (m *member) storeStatus() *uncloudv1.StoreStatusResponse {
 	}
 	out.Digest = digest
 	return out
+}
+
+// storeSize is how many bytes the database takes on disk; 0 where that cannot
+// be told.
+func (m *member) storeSize() int64 {
+	files, err := os.ReadDir(m.storeDir())
+	if err != nil {
+		return 0
+	}
+	var size int64
+	for _, f := range files {
+		if info, err := f.Info(); err == nil {
+			size += info.Size()
+		}
+	}
+	return size
 }
 
 // imageIntake takes images in as the API sends them.

@@ -93,7 +93,7 @@ func newMember(ctx context.Context, cfg Config, id Identity, log *slog.Logger) (
 	}
 	m.end = sync.OnceFunc(func() { close(m.quit) })
 	m.store, err = store.Open(ctx, store.Options{
-		Dir: filepath.Join(cfg.StateDir, "store"), Witness: filepath.Dir(cfg.Socket), Logger: m.sub("store"),
+		Dir: m.storeDir(), Witness: filepath.Dir(cfg.Socket), Logger: m.sub("store"),
 	})
 	if err != nil {
 		return nil, err
@@ -104,6 +104,8 @@ func newMember(ctx context.Context, cfg Config, id Identity, log *slog.Logger) (
 	}
 	return m, nil
 }
+
+func (m *member) storeDir() string { return filepath.Join(m.cfg.StateDir, "store") }
 
 func (m *member) sub(name string) *slog.Logger { return m.log.With("subsystem", name) }
 
@@ -120,7 +122,7 @@ func (m *member) wire() (err error) {
 		return err
 	}
 	if m.sync, err = statesync.New(statesync.Options{
-		Cluster: m.id.ClusterID, Machine: m.id.MachineID, Store: mergedStore{m.store, m}, Logger: m.sub("sync"),
+		Cluster: m.id.ClusterID, Machine: m.id.MachineID, Store: mergedStore{m.store, m}, Distance: m.gossip.RTT, Logger: m.sub("sync"),
 	}); err != nil {
 		return err
 	}

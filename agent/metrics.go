@@ -39,6 +39,9 @@ var (
 	descStoreHead  = desc("store_head", "Newest version that this machine has written.")
 	descStoreGaps  = desc("store_missing_versions", "Versions that are known to exist and are not here yet.")
 	descUnreadable = desc("store_unreadable_rows", "Rows that this agent cannot read and leaves alone.")
+	descRepaired   = desc("store_repaired_total", "Rows that differed although both machines knew the same: should stay 0.")
+	descSyncBytes  = desc("sync_bytes_total", "Bytes of replication with other machines.", "direction")
+	descMergeErr   = desc("sync_merge_errors_total", "Batches of changes that the store did not take.")
 	descTroubles   = desc("troubles", "What this machine suffers from, by code.", "code")
 )
 
@@ -62,6 +65,7 @@ func (c memberCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descReady, ready)
 	c.collectState(gauge)
 	c.collectStore(gauge)
+	c.collectSync(ch)
 	for code, n := range c.m.troubles.count() {
 		gauge(descTroubles, float64(n), code)
 	}
@@ -113,5 +117,16 @@ func (c memberCollector) collectStore(gauge gaugeFunc) {
 	gauge(descStoreRows, float64(st.Deleted), "deleted")
 	gauge(descStoreHead, float64(st.Head))
 	gauge(descStoreGaps, float64(st.Missing))
-	gauge(descUnreadable, float64(st.Unreadable))
+	gauge(descUnreadable, float64(st.Unreadable)+float64(st.Quarantined))
+}
+
+func (c memberCollector) collectSync(ch chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	n := c.m.sync.Counters()
+	counter(descRepaired, n.Repaired)
+	counter(descSyncBytes, n.BytesIn, "in")
+	counter(descSyncBytes, n.BytesOut, "out")
+	counter(descMergeErr, n.MergeErrors)
 }
