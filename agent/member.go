@@ -56,6 +56,8 @@ type member struct {
 	driver   *rollout.Driver
 	peers    *server.Peers
 
+	steering sync.Mutex // held while mesh and firewall are told of a state
+
 	namesLoaded, ingressLoaded loadedState // what they work with
 
 	ready    chan struct{} // closed when this machine has caught up

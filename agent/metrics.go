@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -90,13 +91,15 @@ func (c memberCollector) collectState(gauge gaugeFunc) {
 	replicas := map[spec.ContainerState]float64{}
 	for _, r := range state.Replicas {
 		if r.Machine == c.m.id.MachineID {
-			replicas[state.Containers[r.ID].State]++
+			replicas[cmp.Or(state.Containers[r.ID].State, spec.ContainerPending)]++
 		}
 	}
 	peers := map[string]float64{"up": 0, "unknown": 0, "down": 0}
 	if status, err := c.m.mesh.Status(); err == nil {
 		for _, p := range status.Peers {
-			peers[string(p.State)]++
+			if p.Machine != "" { // the others are doors of tickets
+				peers[string(p.State)]++
+			}
 		}
 	}
 	emit(gauge, descMachines, machines)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"uncloud/agent/internal/runtime"
+	"uncloud/internal/faults"
 	"uncloud/internal/spec"
 )
 
@@ -19,7 +20,11 @@ import (
 // cut on the way leaves a member that can be reset again. When it fails, the
 // member goes on. With tell, the others are told; otherwise who asked does that.
 func (m *member) leave(ctx context.Context, tell bool) error {
-	m.leaving.Store(true) // reconcile must not make them again
+	// From here on reconcile must not make them again.
+	if !m.leaving.CompareAndSwap(false, true) {
+		return faults.New(faults.Conflict, "this machine leaves its cluster already").
+			WithHint("wait for it, and look on another machine: uc machine ls")
+	}
 	if err := m.removeContainers(ctx); err != nil {
 		m.leaving.Store(false)
 		m.replicas.Poke()

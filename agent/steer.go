@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -52,22 +53,36 @@ func (m *member) steerOnce(ctx context.Context) {
 	state, known := m.store.StateKnown()
 	alive := m.gossip.Alive()
 	m.steerNames(state, known, alive)
-	m.steerMesh(ctx, state)
-	m.troubles.setError("firewall", "firewall", m.firewall.Apply(ctx, m.policy(state)))
+	if err := m.steerNetwork(ctx); err != nil && ctx.Err() == nil {
+		m.log.Debug("steer the network", "err", err) // it is a trouble already
+	}
 	m.replicas.Poke()
 	if err := m.describeSelf(ctx, state); err != nil && ctx.Err() == nil {
 		m.log.Warn("describe this machine", "err", err)
 	}
 }
 
+// steerNetwork makes mesh and firewall follow the newest state. It is called
+// from steer, and where a machine is about to call that was just let in: one
+// at a time, so that an older state is never applied over a newer one.
+func (m *member) steerNetwork(ctx context.Context) error {
+	m.steering.Lock()
+	defer m.steering.Unlock()
+	state := m.store.State()
+	err := m.steerMesh(ctx, state)
+	m.troubles.setError("mesh", "mesh", err)
+	wall := m.firewall.Apply(ctx, m.policy(state))
+	m.troubles.setError("firewall", "firewall", wall)
+	return errors.Join(err, wall)
+}
+
 // steerMesh tells who the other machines are to everything that talks to them.
-func (m *member) steerMesh(ctx context.Context, state *spec.State) {
+func (m *member) steerMesh(ctx context.Context, state *spec.State) error {
 	peers := mesh.PeersOf(m.membersOf(state), m.id.MachineID)
 	err := m.mesh.SetPeers(ctx, peers)
 	if err == nil {
 		err = m.mesh.SetJoinPeers(ctx, ticketKeys(state, time.Now()))
 	}
-	m.troubles.setError("mesh", "mesh", err)
 	seeds, stores := map[string]netip.AddrPort{}, map[string]statesync.PeerAddr{}
 	for _, p := range peers {
 		addr := mesh.ManagementAddress(p.PublicKey)
@@ -76,6 +91,7 @@ func (m *member) steerMesh(ctx context.Context, state *spec.State) {
 	}
 	m.gossip.SetSeeds(seeds)
 	m.sync.SetPeers(stores)
+	return err
 }
 
 // membersOf is the state with the machines that this one was told of when it

@@ -32,7 +32,7 @@ func TestEndedTicketsAreAnsweredForAWhile(t *testing.T) {
 			"tkt_odd": {ID: "tkt_odd", PublicKeys: []string{"no key"}, ExpiresAt: now},
 		},
 		TicketUses: map[string]spec.TicketUse{
-			"a": {ID: "a", Ticket: "tkt_good"}, "b": {ID: "b", Ticket: "tkt_gone"}, "c": {ID: "c", Ticket: "tkt_never"},
+			"a": {ID: "a", Ticket: "tkt_good", At: now}, "b": {ID: "b", Ticket: "tkt_gone"}, "c": {ID: "c", Ticket: "tkt_early", At: now}, "d": {ID: "d", Ticket: "tkt_never", At: now.Add(-100 * 24 * time.Hour)},
 		},
 	}
 	if got := len(ticketKeys(state, now)); got != 4 {
@@ -43,7 +43,7 @@ func TestEndedTicketsAreAnsweredForAWhile(t *testing.T) {
 		keys = append(keys, row.Key())
 	}
 	slices.Sort(keys)
-	if want := []string{"b", "c", "tkt_gone"}; !slices.Equal(keys, want) {
+	if want := []string{"b", "d", "tkt_gone"}; !slices.Equal(keys, want) {
 		t.Errorf("rows %q are to be removed, want %q", keys, want)
 	}
 }

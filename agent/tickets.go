@@ -17,6 +17,9 @@ import (
 	"uncloud/internal/spec"
 )
 
+// longestTicket is for how long a ticket may be valid.
+const longestTicket = 90 * 24 * time.Hour
+
 // ticketMembers bounds how many machines a ticket names. More only make the
 // file larger: one that answers is enough.
 const ticketMembers = 8
@@ -62,10 +65,7 @@ func (m *member) issueTicket(ctx context.Context, valid time.Duration, uses int)
 	if err != nil {
 		return fail(err)
 	}
-	if err := m.mesh.SetJoinPeers(ctx, ticketKeys(m.store.State(), now)); err != nil {
-		return fail(err)
-	}
-	if err := m.firewall.Apply(ctx, m.policy(m.store.State())); err != nil {
+	if err := m.steerNetwork(ctx); err != nil {
 		return fail(err)
 	}
 	return id, text, t.ExpiresAt, nil
@@ -104,7 +104,9 @@ func endedTickets(state *spec.State, now time.Time) []spec.Row {
 	}
 	for _, u := range state.TicketUses {
 		t, ok := state.Tickets[u.Ticket]
-		if !ok || now.After(t.ExpiresAt.Add(join.Grace)) {
+		// A use may arrive before its ticket: without one it goes when no
+		// ticket can be that old.
+		if now.After(u.At.Add(longestTicket+join.Grace)) || ok && now.After(t.ExpiresAt.Add(join.Grace)) {
 			rows = append(rows, u)
 		}
 	}
@@ -188,8 +190,7 @@ func (m *member) admit(ctx context.Context, text string, req *uncloudv1.AdmitReq
 		}
 	}
 	// The tunnel must be there before the new machine calls.
-	m.steerMesh(ctx, m.store.State())
-	return res, m.firewall.Apply(ctx, m.policy(m.store.State()))
+	return res, m.steerNetwork(ctx)
 }
 
 func pickSubnet(network netip.Prefix, publicKey string, taken []netip.Prefix) (netip.Prefix, error) {

@@ -35,6 +35,16 @@ func NewID(prefix string, random io.Reader) (string, error) {
 	return prefix + idEncoding.EncodeToString(b[:]), nil
 }
 
+// IsID tells whether text is an id with this prefix.
+func IsID(prefix, text string) bool {
+	rest, ok := strings.CutPrefix(text, prefix)
+	if !ok {
+		return false
+	}
+	b, err := idEncoding.DecodeString(rest)
+	return err == nil && len(b) == 8
+}
+
 // DerivedID makes the id that follows from parts. Machines that name the same
 // thing in two partitions thereby write the same row, so that healing merges
 // it and never leaves two things with one name.

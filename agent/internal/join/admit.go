@@ -57,6 +57,9 @@ func Admit(state *spec.State, t Ticket, req Request, now time.Time, pick PickSub
 		}
 		return Admission{Machine: m, Use: use, Again: true}, nil
 	}
+	if err := checkIdentity(state, req); err != nil {
+		return Admission{}, err
+	}
 	name, err := chooseName(state, req)
 	if err != nil {
 		return Admission{}, err
@@ -75,6 +78,31 @@ func Admit(state *spec.State, t Ticket, req Request, now time.Time, pick PickSub
 		Roles: roles, Schedulable: true,
 		Version: req.Version, OS: req.OS, Arch: req.Arch, JoinedAt: now,
 	}}, nil
+}
+
+// checkIdentity refuses an id that is none, and a key that is somebody's: the
+// holder proves that it has the ticket, but not that the key is its own, and
+// a key that two machines name would take the packets of one of them.
+func checkIdentity(state *spec.State, req Request) error {
+	if !spec.IsID(spec.MachinePrefix, req.MachineID) {
+		return faults.New(faults.Invalid, "%q is no machine id", req.MachineID).
+			WithHint("use the same version of uncloudd on all machines")
+	}
+	taken := func(whose string) error {
+		return faults.New(faults.Conflict, "the key of the machine is that of %s", whose).
+			WithHint("on the machine that joins: uncloudd reset")
+	}
+	for _, m := range state.Machines {
+		if m.PublicKey == req.PublicKey {
+			return taken("machine " + m.Name)
+		}
+	}
+	for _, t := range state.Tickets {
+		if slices.Contains(t.PublicKeys, req.PublicKey) {
+			return taken("ticket " + t.ID)
+		}
+	}
+	return nil
 }
 
 func checkTicket(state *spec.State, t Ticket, req Request, now time.Time) error {
@@ -102,7 +130,9 @@ func checkUses(state *spec.State, t Ticket, req Request) error {
 		if u.Ticket != t.ID {
 			continue
 		}
-		if u.Machine == req.MachineID {
+		// Only the answer was lost. Without its row the machine was removed
+		// since, and its use counts: a removal closes the ticket behind it.
+		if _, member := state.Machines[u.Machine]; member && u.Machine == req.MachineID {
 			return nil
 		}
 		by = append(by, machineName(state, u.Machine))

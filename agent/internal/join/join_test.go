@@ -114,7 +114,7 @@ func pickSeven(_ netip.Prefix, _ string, _ []netip.Prefix) (netip.Prefix, error)
 
 func TestAdmit(t *testing.T) {
 	issuer, stranger := newKey(t), newKey(t)
-	req := Request{MachineID: "mch_2", Name: "m2", PublicKey: "pk2"}
+	req := Request{MachineID: spec.DerivedID(spec.MachinePrefix, "2"), Name: "m2", PublicKey: "pk2"}
 	tests := []struct {
 		name   string
 		change func(*spec.State, *Ticket, *Request)
@@ -133,9 +133,18 @@ func TestAdmit(t *testing.T) {
 		{"used up", func(s *spec.State, _ *Ticket, _ *Request) {
 			s.TicketUses["tkt_a/mch_9"] = spec.TicketUse{Ticket: "tkt_a", Machine: "mch_9"}
 		}, faults.TicketUsed, ""},
-		{"used by this very machine", func(s *spec.State, _ *Ticket, _ *Request) {
-			s.TicketUses["tkt_a/mch_2"] = spec.TicketUse{Ticket: "tkt_a", Machine: "mch_2"}
+		{"used by this very machine, whose answer was lost", func(s *spec.State, _ *Ticket, r *Request) {
+			s.TicketUses["tkt_a/mch_2"] = spec.TicketUse{Ticket: "tkt_a", Machine: r.MachineID}
+			s.Machines[r.MachineID] = spec.Machine{ID: r.MachineID, Name: "m2", PublicKey: r.PublicKey}
 		}, "", "m2"},
+		{"used by this very machine, which was removed since", func(s *spec.State, _ *Ticket, r *Request) {
+			s.TicketUses["tkt_a/mch_2"] = spec.TicketUse{Ticket: "tkt_a", Machine: r.MachineID}
+		}, faults.TicketUsed, ""},
+		{"no machine id", func(_ *spec.State, _ *Ticket, r *Request) { r.MachineID = "m1" }, faults.Invalid, ""},
+		{"a member's key", func(_ *spec.State, _ *Ticket, r *Request) { r.PublicKey = "pk" }, faults.Conflict, ""},
+		{"the key of a ticket", func(s *spec.State, _ *Ticket, r *Request) {
+			s.Tickets["tkt_b"] = spec.Ticket{ID: "tkt_b", PublicKeys: []string{r.PublicKey}}
+		}, faults.Conflict, ""},
 		{"name taken", func(_ *spec.State, _ *Ticket, r *Request) { r.Name = "m1" }, faults.Conflict, ""},
 		{"suggested name taken", func(_ *spec.State, _ *Ticket, r *Request) { r.Name, r.NameSuggested = "M1.example.com", true }, "", "m1-2"},
 		{"impossible name", func(_ *spec.State, _ *Ticket, r *Request) { r.Name = "no spaces" }, faults.Invalid, ""},
@@ -164,12 +173,12 @@ func TestAdmittedTwiceIsAdmittedOnce(t *testing.T) {
 	issuer := newKey(t)
 	state, ticket := cluster(issuer), sample()
 	ticket.IssuerKey = public(issuer)
-	req := Request{MachineID: "mch_2", Name: "m2", PublicKey: "pk2"}
+	req := Request{MachineID: spec.DerivedID(spec.MachinePrefix, "2"), Name: "m2", PublicKey: "pk2"}
 	first, err := Admit(state, ticket, req, now, pickSeven)
 	if err != nil {
 		t.Fatal(err)
 	}
-	state.Machines["mch_2"], state.TicketUses[first.Use.ID] = first.Machine, first.Use
+	state.Machines[req.MachineID], state.TicketUses[first.Use.ID] = first.Machine, first.Use
 	again, err := Admit(state, ticket, req, now.Add(time.Minute), pickSeven)
 	if err != nil || !again.Again || again.Machine.Subnet != first.Machine.Subnet {
 		t.Errorf("second answer %+v, %v; want the first again", again, err)

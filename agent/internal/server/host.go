@@ -154,7 +154,7 @@ type ExecStreams struct {
 
 // Images takes images in without a registry.
 type Images interface {
-	// Missing tells which of these blobs the machine needs.
+	// Present tells which of these blobs the machine has.
 	Present(ctx context.Context, digests []string) ([]string, error)
 	// Receive takes an image: next returns the blobs that follow, io.EOF at the end.
 	Receive(ctx context.Context, start ImageStart, next func() (digest string, chunk []byte, err error)) (id string, received int64, err error)

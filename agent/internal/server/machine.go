@@ -175,20 +175,26 @@ func (s machineService) Logs(ctx context.Context, req *connect.Request[uncloudv1
 	})
 }
 
-// eachReplica runs fn for each replica of this machine that refs name, all at once.
+// eachReplica runs fn for each replica of this machine that refs name, all at
+// once. All are found before the first begins, and it returns when the last
+// has ended: nothing may be sent once the call has.
 func eachReplica(ctx context.Context, m *Member, refs []string, fn func(context.Context, string) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	results := make(chan error, len(refs))
+	ids := make([]string, 0, len(refs))
 	for _, ref := range refs {
 		r, err := findReplica(m.State(), ref)
 		if err != nil {
 			return err
 		}
-		go func() { results <- fn(ctx, r.ID) }()
+		ids = append(ids, r.ID)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan error, len(ids))
+	for _, id := range ids {
+		go func() { results <- fn(ctx, id) }()
 	}
 	var first error
-	for range refs {
+	for range ids {
 		if err := <-results; err != nil && first == nil {
 			first = err
 			cancel()

@@ -35,6 +35,7 @@ func (s clusterService) RemoveMachine(ctx context.Context, req *connect.Request[
 	if err := mayRemove(m, target, alive, req.Msg.GetForce()); err != nil {
 		return err
 	}
+	ctx = context.WithoutCancel(ctx) // what is begun now is finished, watched or not
 	note := func(text string) {
 		stream.Send(&uncloudv1.Progress{Kind: "note", Text: text}) //nolint:errcheck,gosec // the removal goes on when nobody watches
 	}
