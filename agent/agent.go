@@ -27,10 +27,9 @@ func Version() string { return build.Version() }
 
 // Phases of a machine, as Info tells them.
 const (
-	phaseNew      = "new"      // no member; waits for init or join
-	phaseJoining  = "joining"  // has an identity and catches up with the others
-	phaseReady    = "ready"    // a member that takes every command
-	phaseStopping = "stopping" //
+	phaseNew     = "new"     // no member; waits for init or join
+	phaseJoining = "joining" // has an identity and catches up with the others
+	phaseReady   = "ready"   // a member that takes every command
 )
 
 // Agent is one machine. New wires it; Run touches the world.
