@@ -19,10 +19,24 @@ type conn struct {
 	args  []driver.NamedValue
 }
 
+// exclusive is the VFS of connections to a file: SQLite's own for Unix, with
+// the file locked against other processes, which the store's lock does anyway.
+// So the index of the log lies in memory. Otherwise it is a file that also a
+// reader writes to, and an idle machine would wear out its card.
+const exclusive = "?vfs=unix-excl"
+
+// dataSource is what the driver opens for path.
+func dataSource(path string) string {
+	if isMemory(path) || path == ":memory:" {
+		return path
+	}
+	return path + exclusive
+}
+
 // openConn opens path and runs setup, which may hold several statements.
 func openConn(path, setup string, hook func(*sqlite3.SQLiteConn) error) (*conn, error) {
 	d := &sqlite3.SQLiteDriver{ConnectHook: hook}
-	raw, err := d.Open(path)
+	raw, err := d.Open(dataSource(path))
 	if err != nil {
 		return nil, err
 	}

@@ -299,8 +299,14 @@ func TestNothingChangedWritesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	digest(t, s)
+	if _, _, err := s.Buckets(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if after := filesOf(t, s); after != before {
 		t.Fatalf("files changed:\n%s\n%s", before, after)
+	}
+	if strings.Contains(before, "-shm") {
+		t.Fatalf("readers mark themselves in a file on the disk:\n%s", before)
 	}
 }
 
