@@ -1,0 +1,80 @@
+// Package hostos owns the NixOS generations of this machine: it lists them, and
+// takes the machine from one to another in an attempt that ends in one of two
+// ways, confirmed or returned. It refuses to change a system that is not NixOS,
+// and to make a generation the default that nobody has confirmed. It knows
+// nothing of other machines: who confirms, and when, is the agent's business.
+//
+// # Two processes
+//
+// The agent is restarted by a switch and is not allowed to do one, so an attempt
+// belongs to a process of its own: "uncloudd host run", the unit
+// uncloud-host.service, which is root, is left alone by a switch, and ends when
+// there is nothing to do. It is started by uncloud-host.path while an order
+// waits, and at every boot. The two speak through files of /var/lib/uncloud-host,
+// each of which has one writer and is replaced atomically and durably:
+//
+//	orders/ID.json   the agent: what it wants of attempt ID (Order): to begin,
+//	                 then to go on, to keep the generation, or to give it up.
+//	                 The host process removes it when the attempt has ended.
+//	attempt.json     the host process: the journal of the attempt (Attempt),
+//	                 written before each step, and kept when it has ended
+//	staged           a link to the system of the attempt, which is a root of the
+//	                 garbage collector
+//
+// # An attempt
+//
+//	staging    the system is built or fetched, and looked at; nothing changes
+//	staged     waits for the order to go on: the agent moves replicas away first
+//	trying     "switch-to-configuration test": the system runs, but it is not
+//	           the default, so a machine that loses power comes back as it was
+//	arming     with a restart instead: the system becomes the default
+//	restarting and the machine restarts
+//	watching   the new system runs and waits to be confirmed, within a time
+//	keeping    it is confirmed: it becomes the default, if it is not
+//	returning  the former system runs and is the default again, if need be after
+//	           another restart
+//	done, failed
+//
+// What comes next is a pure function (Next) of the journal, the orders and what
+// is seen of the machine. A process that is started anew in the same boot
+// repeats the step that the journal names: each may be repeated. A machine that
+// was started anew in the middle of an attempt goes on only if it booted the new
+// system, was meant to, and did so for the first time; everything else returns.
+//
+// # What this package touches
+//
+// This is all, and so it is what a double of NixOS has to offer:
+//
+//	/etc/NIXOS                         its presence makes the host NixOS
+//	/run/current-system                link to the system that runs
+//	/run/booted-system                 link to the system that was booted
+//	/nix/var/nix/profiles/system       link to the link of the default generation
+//	/nix/var/nix/profiles/system-N-link  links to systems; the time of the link is
+//	                                   when the generation was made
+//	SYSTEM/nixos-version               such as 26.05.20260819.b18a4b9
+//	SYSTEM/system                      such as x86_64-linux; another one is refused
+//	SYSTEM/etc/systemd/system/uncloud.service, .../uncloud-host.service and
+//	.../multi-user.target.wants/uncloud.service
+//	                                   a system without them is refused
+//	SYSTEM/bin/switch-to-configuration test
+//	                                   runs the system now: units of /etc, and
+//	                                   /run/current-system. The default stays
+//	SYSTEM/bin/switch-to-configuration boot
+//	                                   makes the boot loader boot the default
+//	                                   generation of the profile; nothing else
+//
+// Either may fail with any exit code; the last lines that it writes to standard
+// output or error are shown to people. Other programs, found in PATH:
+//
+//	nix --extra-experimental-features "nix-command flakes" build --out-link
+//	    /var/lib/uncloud-host/staged --print-out-paths
+//	    FLAKE#nixosConfigurations."NAME".config.system.build.toplevel
+//	nix-store --realise PATH --add-root /var/lib/uncloud-host/staged
+//	nix-env --profile /nix/var/nix/profiles/system --set SYSTEM
+//	nix-env --profile /nix/var/nix/profiles/system --switch-generation N
+//	systemctl reboot
+//
+// At boot the machine has to set both links in /run before uncloud-host.service
+// and uncloud.service are started. Boots are told apart by
+// /proc/sys/kernel/random/boot_id.
+package hostos
