@@ -105,6 +105,7 @@ func (f *file) locate(dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("make the store's folder: %w", err)
 	}
+	withoutAtime(dir)
 	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return "", fmt.Errorf("open the store's lock: %w", err)

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"golang.org/x/sys/unix"
+
 	"uncloud/agent/internal/crdt"
 	"uncloud/internal/faults"
 	"uncloud/internal/spec"
@@ -31,6 +33,31 @@ func filesOf(t testing.TB, s *Store) string {
 		fmt.Fprintln(&b, e.Name(), info.Size(), info.ModTime())
 	}
 	return b.String()
+}
+
+// readingTimes lists the files of the store that keep the time of reading,
+// though the file system could do without.
+func readingTimes(t testing.TB, s *Store) string {
+	t.Helper()
+	dir := filepath.Dir(s.file.lock.Name())
+	flags := func(path string) (int, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		return unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	}
+	if on, err := flags(dir); err != nil || on&noAtime == 0 {
+		return "" // such a file system
+	}
+	var kept []string
+	for _, name := range []string{databaseName, databaseName + "-wal"} {
+		if on, err := flags(filepath.Join(dir, name)); err != nil || on&noAtime == 0 {
+			kept = append(kept, name)
+		}
+	}
+	return strings.Join(kept, ", ")
 }
 
 func TestOnlyOneProcess(t *testing.T) {

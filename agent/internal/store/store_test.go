@@ -306,6 +306,9 @@ func TestNothingChangedWritesNothing(t *testing.T) {
 	if after := filesOf(t, s); after != before {
 		t.Fatalf("files changed:\n%s\n%s", before, after)
 	}
+	if kept := readingTimes(t, s); kept != "" {
+		t.Fatalf("reading is noted on the disk: %s", kept)
+	}
 	if strings.Contains(before, "-shm") {
 		t.Fatalf("readers mark themselves in a file on the disk:\n%s", before)
 	}
