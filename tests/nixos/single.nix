@@ -1,0 +1,4 @@
+# One machine that says nothing but services.uncloud.enable = true.
+{
+  one = { };
+}

@@ -1,0 +1,238 @@
+"""What machines are made of, made once and kept: QEMU, the base disk, the
+product as an archive, and the snapshot of a machine that has booted.
+
+A directory's name follows from all that went into it, and it is moved to its
+place when it is whole, so that what was killed half way is never used.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import qemu
+from shell import Shell
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent.parent
+BUILD_TIMEOUT = 1800
+
+
+class MissingError(Exception):
+    """This host cannot have virtual machines; the text says why."""
+
+
+def cache_directory() -> Path:
+    """Beside what the lab keeps, and moved with it."""
+    if moved := os.environ.get("UNCLOUD_LAB_CACHE"):
+        return Path(moved)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uncloud-lab"
+
+
+class Images:
+    """The cache, and the programs of QEMU."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self.say = say
+        self.cache = cache_directory()
+        self.cache.mkdir(parents=True, exist_ok=True)
+        self.qemu, self.qemu_img = self._programs()
+        self.base = self._kept("vm-base", self._script_digest("base"), lambda part: self._script("base", part))
+
+    # --- the cache -------------------------------------------------------------------------
+
+    def _kept(self, kind: str, digest: str, make: Callable[[Path], None]) -> Path:
+        place = self.cache / f"{kind}-{digest}"
+        if place.exists():
+            return place
+        with _locked(self.cache / f"{kind}.lock"):
+            if not place.exists():
+                make(place)
+            for old in self.cache.glob(f"{kind}-*"):
+                if old != place:
+                    shutil.rmtree(old, ignore_errors=True)
+        return place
+
+    def _script_digest(self, what: str) -> str:
+        parts = [what.encode(), (HERE / "image.sh").read_bytes(), (HERE / "run-qemu").read_bytes()]
+        if what == "base":
+            parts.append((HERE / "masked-units").read_bytes())
+            for path in sorted((HERE / "guest").rglob("*")):
+                parts += [str(path).encode(), path.read_bytes() if path.is_file() else b""]
+        return _digest(*parts)
+
+    def _script(self, what: str, place: Path) -> None:
+        what_it_is = {"qemu": "QEMU of Debian trixie", "base": "the disk of a Debian trixie machine"}[what]
+        self.say(f"making {what_it_is} (once, a minute)")
+        log = self.cache / f"vm-{what}.log"
+        with log.open("wb") as out:
+            done = subprocess.run(
+                [HERE / "image.sh", what, place],
+                env=os.environ | {"MIRROR": _mirror()},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                timeout=BUILD_TIMEOUT,
+            )
+        if done.returncode != 0:
+            last = log.read_text(errors="replace").strip().splitlines()[-5:]
+            raise MissingError(f"{what_it_is} could not be made; {log} ends with:\n" + "\n".join(last))
+
+    def _programs(self) -> tuple[list[str], list[str]]:
+        """The host's QEMU from version 10, otherwise Debian's: version 7 lets guests of today oops."""
+        if os.uname().machine != "x86_64":
+            raise MissingError("virtual machines of the tests are x86-64, and this host is not")
+        if _major(shutil.which("qemu-system-x86_64")) >= 10 and shutil.which("qemu-img"):
+            return ["qemu-system-x86_64"], ["qemu-img"]
+        root = self._kept("vm-qemu", self._script_digest("qemu"), lambda part: self._script("qemu", part))
+        return [f"{root}/run", "qemu-system-x86_64"], [f"{root}/run", "qemu-img"]
+
+    def overlay(self, path: Path, backing: Path, form: str) -> None:
+        """Makes a disk that begins as another one."""
+        subprocess.run([*self.qemu_img, "create", "-q", "-f", "qcow2", "-F", form, "-b", backing, path], check=True)
+
+    # --- the snapshot ----------------------------------------------------------------------
+
+    def warm(self) -> Path:
+        """The directory with the memory and the disk of a machine that has booted, has run a
+        container, has the scenarios' image, and has no identity yet."""
+        app = self._app()
+        version = subprocess.run([*self.qemu, "--version"], check=True, capture_output=True).stdout
+        arguments = qemu.hardware(self.base, [Path(d) for d in "abcd"], "warm") + qemu.way_out() + list(qemu.SHELL_PORT)
+        digest = _digest(version, repr(arguments).encode(), app.read_bytes(), WARM_UP.encode())
+        return self._kept("vm-warm", digest, lambda place: self._warm_up(place, app))
+
+    def _warm_up(self, place: Path, app: Path) -> None:
+        self.say("booting a machine for the snapshot that all begin from (once, two minutes)")
+        with tempfile.TemporaryDirectory(prefix="uncloud-vm-", dir="/tmp") as sockets:
+            part = place.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            self.overlay(part / "disk.qcow2", self.base / "disk.raw", "raw")
+            empty, product, seed = part / "empty", part / "product", part / "seed"
+            blank(empty, qemu.EMPTY_MIB)
+            archive(product, qemu.PRODUCT_MIB, {"usr/lib/vm/app": app})
+            blank(seed, qemu.SEED_MIB)
+            disks = [part / "disk.qcow2", empty, product, seed]
+            card = ["-netdev", f"dgram,id=vlan1,local.type=unix,local.path={sockets}/card,remote.type=unix,remote.path={sockets}/none"]
+            card += ["-device", "virtio-net-pci,netdev=vlan1,mac=52:54:00:12:01:ff"]
+            machine = qemu.Qemu(self.qemu, qemu.hardware(self.base, disks, "warm") + qemu.way_out() + card, part, Path(sockets), "warm")
+            try:
+                shell = Shell(machine.connect(machine.shell_path), "the machine for the snapshot")
+                shell.await_ready(600)
+                status, output = shell.execute(WARM_UP, timeout=600)
+                if status != 0:
+                    raise MissingError(f"the machine for the snapshot did not become warm: {output}")
+                machine.save(part / "memory")
+            finally:
+                machine.cut_power()
+            for path in (empty, product, seed):
+                path.unlink()
+        part.rename(place)
+
+    def _app(self) -> Path:
+        """The program that scenarios deploy, static."""
+        source = REPOSITORY / "tests/stories/app"
+        app = REPOSITORY / ".cache/vm-app"
+        command = ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", app, "."]
+        subprocess.run(command, cwd=source, env=os.environ | {"CGO_ENABLED": "0"}, check=True)
+        return app
+
+    # --- the product -----------------------------------------------------------------------
+
+    def product(self, place: Path) -> None:
+        """Writes what a package of the product holds, and the scenarios' program, as an archive."""
+        files = {"usr/lib/vm/app": self._app()}
+        for program in ("uc", "uncloudd"):
+            if not (REPOSITORY / "bin" / program).exists():
+                raise MissingError(f"bin/{program} is not built: ./dev build")
+            stripped = place.with_name(program)
+            subprocess.run(["strip", "-o", stripped, REPOSITORY / "bin" / program], check=True)
+            files[f"usr/bin/{program}"] = stripped
+        packaging = REPOSITORY / "packaging"
+        for unit in packaging.glob("*.service"):
+            files[f"usr/lib/systemd/system/{unit.name}"] = unit
+        files["usr/libexec/uncloud/uncloud-names"] = packaging / "uncloud-names"
+        files["usr/lib/sysctl.d/60-uncloud.conf"] = packaging / "sysctl.conf"
+        files["usr/lib/sysusers.d/uncloud.conf"] = packaging / "sysusers.conf"
+        archive(place, qemu.PRODUCT_MIB, files)
+
+
+# Run in the machine of the snapshot. What has been read is forgotten: the disks under a machine
+# that is taken from the snapshot are others.
+WARM_UP = """
+tar -xf /dev/vdc -C / --no-overwrite-dir
+systemctl is-system-running --wait || systemctl --failed >&2
+/usr/lib/vm/image
+podman network create --subnet 10.250.0.0/24 warm
+podman run --rm --network warm localhost/app:1 lookup localhost
+podman network rm warm
+podman ps
+curl -s --unix-socket /run/podman/podman.sock http://d/v5.0.0/libpod/info | jq -r .version.Version
+modprobe -a wireguard bridge veth nf_tables
+rm -f /usr/lib/vm/app
+blockdev --flushbufs /dev/vdc
+sync
+echo 3 >/proc/sys/vm/drop_caches
+"""
+
+
+def archive(path: Path, mebibytes: int, files: dict[str, Path | str]) -> None:
+    """Writes a tar archive as a disk of a fixed size. A file is given by its path or its text."""
+    with tarfile.open(path, "w") as out:
+        for name, source in sorted(files.items()):
+            content = source.encode() if isinstance(source, str) else source.read_bytes()
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o644
+            if isinstance(source, Path) and source.stat().st_mode & 0o100:
+                member.mode = 0o755
+            out.addfile(member, io.BytesIO(content))
+    blank(path, mebibytes)
+
+
+def blank(path: Path, mebibytes: int) -> None:
+    """Gives a disk its size. It takes room only for what is written."""
+    path.touch()
+    if path.stat().st_size > mebibytes << 20:
+        raise MissingError(f"{path.name} is larger than {mebibytes} MiB")
+    os.truncate(path, mebibytes << 20)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _digest(*parts: bytes) -> str:
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(len(part).to_bytes(8, "big") + part)
+    return whole.hexdigest()[:12]
+
+
+def _major(program: str | None) -> int:
+    if program is None:
+        return 0
+    words = subprocess.run([program, "--version"], capture_output=True, text=True).stdout.split()
+    return int(words[3].split(".")[0]) if len(words) > 3 else 0
+
+
+def _mirror() -> str:
+    """Where packages come from: the mirror of the host itself, as for the lab."""
+    if chosen := os.environ.get("UNCLOUD_LAB_MIRROR"):
+        return chosen
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Label: Debian"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True).stdout.split()
+    except FileNotFoundError:
+        return ""
+    return found[0].rstrip("/") if found else ""
