@@ -1,11 +1,8 @@
-# What `nix flake check` builds. Scenarios are found by listing tests/nixos: a
-# .nix with the nodes, and beside it a .py with the script.
+# What `nix flake check` builds.
 { pkgs, module }:
 let
   inherit (pkgs) lib;
-  directory = ../tests/nixos;
-  files = lib.optionalAttrs (builtins.pathExists directory) (builtins.readDir directory);
-  scenarios = map (lib.removeSuffix ".py") (lib.filter (lib.hasSuffix ".py") (lib.attrNames files));
+  scenarios = import ./scenarios.nix { inherit lib; };
   scenario = import ./scenario.nix { inherit pkgs module; };
 in
 {
@@ -27,6 +24,6 @@ in
       touch $out
     '';
 }
-// lib.genAttrs' scenarios (
-  name: lib.nameValuePair "vm-${name}" (scenario name (import (directory + "/${name}.nix")) (directory + "/${name}.py"))
-)
+// lib.mapAttrs' (
+  name: { nodes, script }: lib.nameValuePair "vm-${name}" (scenario name nodes script)
+) scenarios

@@ -82,8 +82,35 @@ let
       projects.hello.compose.services.web.image = "hello-web:1";
     };
   };
+
+  made = lib.mapAttrs (_: rest: lib.mapAttrs (_: plain) (files (machine rest))) machines;
+
+  # Nodes of the scenarios. What many are is written once.
+  node = said: {
+    imports = [
+      (pkgs.path + "/nixos/modules/virtualisation/qemu-vm.nix")
+      said
+    ];
+  };
+  nodes = lib.concatMapAttrs (
+    scenario: { nodes, ... }:
+    lib.mapAttrs' (
+      name: said:
+      let
+        own = if said == { } then made.alone else lib.mapAttrs (_: plain) (files (machine (node said)));
+        same = lib.findFirst (other: made.${other} == own) null (lib.attrNames made);
+      in
+      lib.nameValuePair "${scenario}-${name}" { inherit own same scenario name; }
+    ) nodes
+  ) (import ./scenarios.nix { inherit lib; });
+  called = lib.mapAttrs (id: node: if node.same == null then id else node.same) nodes;
+  table = lib.foldlAttrs (
+    table: id: node:
+    lib.recursiveUpdate table { ${node.scenario}.${node.name} = called.${id}; }
+  ) { } nodes;
+  others = lib.mapAttrs (_: node: node.own) (lib.filterAttrs (_: node: node.same == null) nodes);
 in
-lib.concatMapAttrs (
-  name: rest:
-  lib.mapAttrs' (path: text: lib.nameValuePair "${name}/${path}" (plain text)) (files (machine rest))
-) machines
+{
+  "nodes.json" = "${builtins.toJSON table}\n";
+}
+// lib.concatMapAttrs (name: lib.mapAttrs' (path: text: lib.nameValuePair "${name}/${path}" text)) (made // others)
