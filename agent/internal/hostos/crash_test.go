@@ -1,0 +1,246 @@
+package hostos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+const (
+	oldSystem = "/nix/store/aaa-nixos-1"
+	newSystem = "/nix/store/bbb-nixos-2"
+)
+
+// cut is what a test's moment panics with: the process ends there, and with it
+// the machine if power is set.
+type cut struct{ power bool }
+
+// bench is a host on a twin whose life a test cuts into pieces.
+type bench struct {
+	t     rapid.TB
+	twin  *Twin
+	clock time.Time
+	host  *Host
+	// restarts counts those that the host asked for.
+	restarts int
+	// kept is set when the order to keep was given.
+	kept bool
+}
+
+func newBench(t rapid.TB, dir string) *bench {
+	b := &bench{t: t, clock: time.Unix(1000, 0)}
+	b.twin = NewTwin(oldSystem, func() time.Time { return b.clock })
+	b.twin.OnRestart(func() { b.restarts++; panic(cut{power: true}) })
+	b.host = New(Options{Dir: dir, Machine: b.twin, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	return b
+}
+
+func (b *bench) order(o Order) {
+	b.t.Helper()
+	if err := b.host.files.saveOrder(o); err != nil {
+		b.t.Fatal(err)
+	}
+	b.kept = b.kept || o.Want == WantKeep
+}
+
+func (b *bench) attempt() Attempt {
+	b.t.Helper()
+	a, err := b.host.files.attempt()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return a
+}
+
+// live runs the host until it has nothing to do or waits; a cut is survived.
+func (b *bench) live() (waits bool) {
+	for range 60 {
+		waits, ended := b.once()
+		b.check()
+		if waits || ended {
+			return waits
+		}
+	}
+	b.t.Fatalf("no end: %+v", b.attempt())
+	return false
+}
+
+func (b *bench) once() (waits, ended bool) {
+	defer func() {
+		switch c := recover().(type) {
+		case nil:
+		case cut:
+			if c.power {
+				b.twin.Boot()
+			}
+		default:
+			panic(c)
+		}
+	}()
+	idle, err := b.host.step(context.Background())
+	if errors.Is(err, errLater) {
+		return true, false
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return false, idle
+}
+
+// check is what is true at every moment.
+func (b *bench) check() {
+	b.t.Helper()
+	a := b.attempt()
+	if !a.Restart && !b.kept && b.twin.Loader() == newSystem {
+		b.t.Fatalf("a switch that nobody confirmed would be booted: %+v", a)
+	}
+	if b.restarts > 2 {
+		b.t.Fatalf("%d restarts", b.restarts)
+	}
+}
+
+// TestEveryCut ends every attempt in one of two ways, wherever it is cut off,
+// once or twice, by the end of the process or by a power cut.
+func TestEveryCut(t *testing.T) {
+	dir := t.TempDir()
+	runs := 0
+	rapid.Check(t, func(t *rapid.T) {
+		runs++
+		b := newBench(t, fmt.Sprint(dir, "/", runs))
+		moments := append(Moments(oldSystem, newSystem), "waiting")
+		cuts := map[string]cut{}
+		for range rapid.IntRange(0, 2).Draw(t, "cuts") {
+			cuts[rapid.SampledFrom(moments).Draw(t, "moment")] = cut{rapid.Bool().Draw(t, "power")}
+		}
+		at := func(moment string) {
+			if c, ok := cuts[moment]; ok {
+				delete(cuts, moment)
+				panic(c)
+			}
+		}
+		b.twin.OnMoment(at)
+		for _, what := range []string{"try ", "profile ", "loader "} {
+			if rapid.IntRange(0, 5).Draw(t, what) == 0 {
+				b.twin.Refuse(what+newSystem, errors.New("no"))
+			}
+		}
+		o := Order{ID: "upg_1", Want: WantGo, Target: Target{System: newSystem}, Within: time.Minute, Restart: rapid.Bool().Draw(t, "restart")}
+		verdict := rapid.SampledFrom([]Want{WantKeep, WantStop, WantGo}).Draw(t, "verdict")
+		b.order(o)
+		for b.live() {
+			if c, ok := cuts["waiting"]; ok && c.power {
+				delete(cuts, "waiting")
+				b.twin.Boot()
+				continue
+			}
+			if a := b.attempt(); a.Step != Watching {
+				t.Fatalf("waits in %s", a.Step)
+			}
+			if o.Want = verdict; verdict == WantGo {
+				b.clock = b.clock.Add(time.Minute) // nobody says anything
+			}
+			b.order(o)
+		}
+		b.judge(t, o)
+	})
+}
+
+// judge is what is true of an attempt that has ended.
+func (b *bench) judge(t *rapid.T, o Order) {
+	a := b.attempt()
+	if _, left, err := b.host.files.orderOf(o.ID); left || err != nil {
+		t.Fatal("the order is left", err)
+	}
+	switch a.Step {
+	case Done:
+		if !b.kept || b.twin.Running() != newSystem || b.twin.Loader() != newSystem {
+			t.Fatalf("done, but kept is %t, %s runs and %s would be booted", b.kept, b.twin.Running(), b.twin.Loader())
+		}
+	case Failed:
+		if a.Stuck || a.Error == "" || b.twin.Running() != oldSystem || b.twin.Loader() != oldSystem {
+			t.Fatalf("%+v; %s runs and %s would be booted", a, b.twin.Running(), b.twin.Loader())
+		}
+	default:
+		t.Fatalf("ended as %s", a.Step)
+	}
+	b.twin.Boot() // and it stays so
+	if running := b.twin.Running(); (running == newSystem) != (a.Step == Done) {
+		t.Fatalf("%s, and boots %s", a.Step, running)
+	}
+}
+
+func TestAGoodAttemptIsKept(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		b := newBench(t, t.TempDir())
+		o := Order{ID: "upg_1", Want: WantStage, Target: Target{System: newSystem}, Within: time.Minute, Restart: restart}
+		b.order(o)
+		if !b.live() || b.attempt().Step != Staged {
+			t.Fatalf("%+v", b.attempt())
+		}
+		o.Want = WantGo
+		b.order(o)
+		if !b.live() || b.attempt().Step != Watching || b.twin.Running() != newSystem {
+			t.Fatalf("%+v", b.attempt())
+		}
+		o.Want = WantKeep
+		b.order(o)
+		if b.live() || b.attempt().Step != Done || b.twin.Loader() != newSystem {
+			t.Fatalf("%+v", b.attempt())
+		}
+		if want := map[bool]int{true: 2, false: 1}[restart]; b.twin.Boots() != want {
+			t.Errorf("%d boots", b.twin.Boots())
+		}
+	}
+}
+
+func TestASystemThatCannotBeHadChangesNothing(t *testing.T) {
+	b := newBench(t, t.TempDir())
+	b.twin.Refuse("stage "+newSystem, &programError{"it does not build: no", []string{"one", "no"}})
+	b.order(Order{ID: "upg_1", Want: WantGo, Target: Target{System: newSystem}, Within: time.Minute})
+	b.live()
+	if a := b.attempt(); a.Step != Failed || a.Error != "it does not build: no" || len(a.Lines) != 2 {
+		t.Fatalf("%+v", a)
+	}
+}
+
+func TestWhatRunsAlreadyIsDoneAtOnce(t *testing.T) {
+	b := newBench(t, t.TempDir())
+	b.twin.OnMoment(func(moment string) { t.Errorf("changed: %s", moment) })
+	b.order(Order{ID: "upg_1", Want: WantGo, Target: Target{System: oldSystem}, Within: time.Minute})
+	b.live()
+	if a := b.attempt(); a.Step != Done {
+		t.Fatalf("%+v", a)
+	}
+}
+
+// A kernel that does not start by itself is not ours to find out; but a machine
+// that is started three times and never confirmed boots the former system.
+func TestASecondBootWithoutConfirmationReturns(t *testing.T) {
+	b := newBench(t, t.TempDir())
+	b.order(Order{ID: "upg_1", Want: WantGo, Target: Target{System: newSystem}, Within: time.Hour, Restart: true})
+	b.live()
+	b.twin.Boot()
+	b.live()
+	if a := b.attempt(); a.Step != Failed || b.twin.Running() != oldSystem {
+		t.Fatalf("%+v", a)
+	}
+}
+
+func TestARemovedOrderReturns(t *testing.T) {
+	b := newBench(t, t.TempDir())
+	b.order(Order{ID: "upg_1", Want: WantGo, Target: Target{System: newSystem}, Within: time.Hour})
+	b.live()
+	if err := b.host.files.removeOrder("upg_1"); err != nil {
+		t.Fatal(err)
+	}
+	b.live()
+	if a := b.attempt(); a.Step != Failed || a.Error != "its order was removed" || b.twin.Running() != oldSystem {
+		t.Fatalf("%+v", a)
+	}
+}

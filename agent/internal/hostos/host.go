@@ -1,0 +1,252 @@
+package hostos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"time"
+)
+
+// Machine is the operating system of this machine. Every call may be repeated.
+type Machine interface {
+	Seen(ctx context.Context) (Seen, error)
+	// Stage builds or fetches a system, keeps it from the garbage collector,
+	// and returns its store path. A system that the machine could not come back
+	// from is refused.
+	Stage(ctx context.Context, t Target) (system string, err error)
+	// Try runs a system now. It does not become the default.
+	Try(ctx context.Context, system string) error
+	// MakeDefault makes a system what the machine boots, as this generation of
+	// the profile, or as a new one for number 0.
+	MakeDefault(ctx context.Context, g Generation) error
+	// Restart begins a restart and returns, or tells why there is none.
+	Restart(ctx context.Context) error
+}
+
+// Options of a Host.
+type Options struct {
+	Dir     string // DefaultDir
+	Machine Machine
+	Log     *slog.Logger
+	// RestartWithin bounds how long a restart that was begun may take to end
+	// this process; 0 is five minutes.
+	RestartWithin time.Duration
+}
+
+// Host carries attempts out. It is the one process that changes generations.
+type Host struct {
+	Options
+	files files
+}
+
+// New makes a Host.
+func New(o Options) *Host {
+	if o.RestartWithin == 0 {
+		o.RestartWithin = 5 * time.Minute
+	}
+	return &Host{Options: o, files: files{o.Dir}}
+}
+
+// errLater is returned by step when there is nothing to do before a wake.
+var errLater = errors.New("later")
+
+// safetyNet is how often an attempt that waits is looked at without a wake.
+const safetyNet = 10 * time.Second
+
+// Run carries out what is ordered, and returns nil when nothing is: the unit is
+// started again with the next order. It goes on where a former process stopped.
+func (h *Host) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wake := make(chan struct{}, 1)
+	watching := make(chan error, 1)
+	go func() { watching <- h.files.watch(ctx, wake) }()
+	for {
+		idle, err := h.step(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil && !idle {
+			continue
+		}
+		if !errors.Is(err, errLater) {
+			return err
+		}
+		timer := time.NewTimer(h.patience(ctx))
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-watching:
+			return err
+		case <-wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// patience is how long to wait for a wake: to the deadline, or the safety net.
+func (h *Host) patience(ctx context.Context) time.Duration {
+	a, err := h.files.attempt()
+	if err != nil || a.Step != Watching {
+		return safetyNet
+	}
+	s, err := h.Machine.Seen(ctx)
+	if err != nil {
+		return safetyNet
+	}
+	return max(min(a.Deadline-s.Uptime, safetyNet), 0)
+}
+
+// step does one thing. idle tells that nothing is ordered.
+func (h *Host) step(ctx context.Context) (idle bool, err error) {
+	a, o, err := h.load()
+	if err != nil {
+		return false, err
+	}
+	s, err := h.Machine.Seen(ctx)
+	if err != nil {
+		return false, fmt.Errorf("look at the machine: %w", err)
+	}
+	if a.ID == "" || a.Ended() {
+		if o.ID == "" {
+			return true, nil
+		}
+		a = Begin(o, s.Boot)
+	}
+	next, act := Next(a, o, s)
+	if err := h.save(a, next); err != nil {
+		return false, err
+	}
+	switch act {
+	case Wait:
+		return false, errLater
+	case Nothing:
+		return false, nil
+	}
+	return false, h.do(ctx, next, act)
+}
+
+// load is the attempt that is not finished, or an ended one with the order that
+// comes next, if there is any.
+func (h *Host) load() (Attempt, Order, error) {
+	a, err := h.files.attempt()
+	if err != nil {
+		return a, Order{}, err
+	}
+	if a.Ended() {
+		if a.ID != "" {
+			if err := h.files.removeOrder(a.ID); err != nil {
+				return a, Order{}, err
+			}
+		}
+		o, err := h.files.nextOrder()
+		return a, o, err
+	}
+	o, known, err := h.files.orderOf(a.ID)
+	if err == nil && !known {
+		// Somebody removed it. Nobody will confirm what nobody ordered.
+		o = Order{ID: a.ID, Want: WantStop, Reason: "its order was removed"}
+	}
+	return a, o, err
+}
+
+// save makes the journal durable before what it says is done.
+func (h *Host) save(old, next Attempt) error {
+	if reflect.DeepEqual(old, next) && next.Step != Staging {
+		return nil
+	}
+	if old.Step != next.Step {
+		h.Log.Info("attempt goes on", "upgrade", next.ID, "step", next.Step, "reason", next.Error)
+	}
+	return h.files.saveAttempt(next)
+}
+
+func (h *Host) do(ctx context.Context, a Attempt, act Action) error {
+	// What changes the machine is not broken off when the process is told to
+	// end; the machine may be about to go down, and half a switch is worse.
+	whole := context.WithoutCancel(ctx)
+	var system string
+	var err error
+	switch act {
+	case Stage:
+		system, err = h.stage(ctx, a)
+	case Try:
+		err = h.Machine.Try(whole, a.New)
+	case MakeDefault:
+		err = h.Machine.MakeDefault(whole, Generation{Number: a.Target.Generation, System: a.New})
+	case Return:
+		err = h.giveBack(whole, a)
+	case Restart:
+		err = h.restart(ctx, a)
+	}
+	if ctx.Err() != nil && (act == Stage || act == Restart) {
+		return nil // broken off, and repeated or found out by the next process
+	}
+	s, seeing := h.Machine.Seen(whole)
+	if seeing != nil {
+		return fmt.Errorf("look at the machine: %w", seeing)
+	}
+	if err != nil {
+		h.Log.Warn("step fails", "upgrade", a.ID, "step", a.Step, "err", err)
+	}
+	return h.save(a, After(a, act, system, err, s))
+}
+
+// stage is broken off when the order is to give up.
+func (h *Host) stage(ctx context.Context, a Attempt) (string, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	wake := make(chan struct{}, 1)
+	go h.files.watch(ctx, wake) //nolint:errcheck // then it cannot be broken off, and ends by itself
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-wake:
+			}
+			if o, _, err := h.files.orderOf(a.ID); err == nil && o.Want == WantStop {
+				cancel(errors.New(o.reason()))
+			}
+		}
+	}()
+	system, err := h.Machine.Stage(ctx, a.Target)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return system, err
+}
+
+// giveBack makes the former generation the default again and runs the former
+// system. Each part is tried, whatever becomes of the other.
+func (h *Host) giveBack(ctx context.Context, a Attempt) error {
+	var errs []error
+	if a.Armed {
+		errs = append(errs, h.Machine.MakeDefault(ctx, a.Default))
+	}
+	s, err := h.Machine.Seen(ctx)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	bootedNew := a.Restart && s.Booted == a.New && !a.WentBack
+	if s.Current != a.Former && !bootedNew {
+		errs = append(errs, h.Machine.Try(ctx, a.Former))
+	}
+	return errors.Join(errs...)
+}
+
+// restart returns only when there was none.
+func (h *Host) restart(ctx context.Context, a Attempt) error {
+	if err := h.Machine.Restart(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(h.RestartWithin):
+		return &programError{sentence: "the machine did not restart within " + short(h.RestartWithin), lines: a.Lines}
+	}
+}

@@ -1,0 +1,208 @@
+package hostos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	profile      = "/nix/var/nix/profiles/system"
+	currentLink  = "/run/current-system"
+	bootedLink   = "/run/booted-system"
+	bootIDFile   = "/proc/sys/kernel/random/boot_id"
+	switchTo     = "bin/switch-to-configuration"
+	systemdUnits = "etc/systemd/system"
+)
+
+// NixOS is this machine as it is.
+type NixOS struct {
+	Root   string    // "/", or where a test has its own
+	Dir    string    // DefaultDir; the link to the staged system goes there
+	Output io.Writer // what the programs write; the journal
+}
+
+func (n NixOS) path(p string) string { return filepath.Join(n.Root, p) }
+
+// Seen looks at the links of the system.
+func (n NixOS) Seen(context.Context) (s Seen, err error) {
+	boot, err := os.ReadFile(n.path(bootIDFile))
+	if err != nil {
+		return s, err
+	}
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		return s, fmt.Errorf("time since the boot: %w", err)
+	}
+	s.Boot, s.Uptime = strings.TrimSpace(string(boot)), time.Duration(up.Nano())
+	if s.Current, err = n.follow(currentLink); err != nil {
+		return s, err
+	}
+	if s.Booted, err = n.booted(); err != nil {
+		return s, err
+	}
+	s.Default, err = n.defaultGeneration()
+	return s, err
+}
+
+// booted is the system that was booted; empty in a container, which has none.
+func (n NixOS) booted() (string, error) {
+	system, err := n.follow(bootedLink)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return system, err
+}
+
+// follow is the store path at the end of a chain of links.
+func (n NixOS) follow(link string) (string, error) {
+	const most = 8 // there are two
+	for range most {
+		to, err := os.Readlink(n.path(link))
+		if err != nil {
+			return "", err
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(link), to)
+		}
+		if info, err := os.Lstat(n.path(to)); err == nil && info.Mode()&os.ModeSymlink != 0 {
+			link = to
+			continue
+		}
+		return to, nil
+	}
+	return "", fmt.Errorf("%s is a link without an end", link)
+}
+
+// Try runs a system until the next boot.
+func (n NixOS) Try(ctx context.Context, system string) error {
+	return n.run(ctx, "the switch to "+name(system)+" failed", n.path(filepath.Join(system, switchTo)), "test")
+}
+
+// MakeDefault changes the profile and then the boot loader.
+func (n NixOS) MakeDefault(ctx context.Context, g Generation) error {
+	if g.System == "" {
+		return nil // there was no default
+	}
+	now, err := n.defaultGeneration()
+	if err != nil {
+		return err
+	}
+	if now.System != g.System {
+		change := []string{"--set", g.System}
+		if at, err := n.follow(generationLink(g.Number)); err == nil && g.Number != 0 && at == g.System {
+			change = []string{"--switch-generation", fmt.Sprint(g.Number)}
+		}
+		args := append([]string{"--profile", n.path(profile)}, change...)
+		if err := n.run(ctx, "the profile cannot be set to "+name(g.System), "nix-env", args...); err != nil {
+			return err
+		}
+	}
+	if err := n.run(ctx, "the boot loader cannot be set to "+name(g.System), n.path(filepath.Join(g.System, switchTo)), "boot"); err != nil {
+		return err
+	}
+	return n.sync()
+}
+
+// sync makes the links of the profile survive a power cut.
+func (n NixOS) sync() error {
+	dir, err := os.Open(n.path(filepath.Dir(profile)))
+	if err != nil {
+		return err
+	}
+	defer dir.Close() //nolint:errcheck // it was only read
+	if err := unix.Syncfs(int(dir.Fd())); err != nil {
+		return fmt.Errorf("sync the profiles: %w", err)
+	}
+	return nil
+}
+
+// Restart asks the service manager for one.
+func (n NixOS) Restart(ctx context.Context) error {
+	return n.run(ctx, "the machine cannot be restarted", "systemctl", "reboot")
+}
+
+// name is a store path as people see it.
+func name(system string) string { return filepath.Base(system) }
+
+// run runs a program to its end. Its error has the last lines that it wrote.
+func (n NixOS) run(ctx context.Context, failure, program string, args ...string) error {
+	_, err := n.output(ctx, failure, program, args...)
+	return err
+}
+
+// output is run, and returns the last line of standard output.
+func (n NixOS) output(ctx context.Context, failure, program string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
+	if os.Getenv("HOME") == "" {
+		cmd.Env = append(os.Environ(), "HOME=/root") // where Nix keeps what it has fetched
+	}
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	out, all := &lastLines{most: 1}, &lastLines{most: keptLines}
+	cmd.Stdout = io.MultiWriter(out, all, n.Output)
+	cmd.Stderr = io.MultiWriter(all, n.Output)
+	err := cmd.Run()
+	last := all.lines()
+	switch {
+	case err == nil:
+		return strings.Join(out.lines(), ""), nil
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case len(last) > 0:
+		return "", &programError{failure + ": " + strings.TrimSpace(last[len(last)-1]), last}
+	}
+	return "", &programError{sentence: failure + ": " + err.Error()}
+}
+
+// keptLines of a program that failed are shown to people.
+const keptLines = 12
+
+// lastLines keeps the last lines that are written to it.
+type lastLines struct {
+	most int
+	kept []string
+	open strings.Builder
+}
+
+// longestLine bounds what is kept of one line.
+const longestLine = 500
+
+func (l *lastLines) Write(p []byte) (int, error) {
+	for rest := string(p); rest != ""; {
+		line, after, ended := strings.Cut(rest, "\n")
+		l.open.WriteString(line[:min(len(line), max(longestLine-l.open.Len(), 0))])
+		if ended {
+			l.keep()
+		}
+		rest = after
+	}
+	return len(p), nil
+}
+
+func (l *lastLines) keep() {
+	if line := strings.TrimRight(l.open.String(), " \r"); line != "" {
+		l.kept = append(l.kept, line)
+		l.kept = l.kept[max(len(l.kept)-l.most, 0):]
+	}
+	l.open.Reset()
+}
+
+func (l *lastLines) lines() []string {
+	l.keep()
+	return l.kept
+}
+
+var (
+	_ Machine   = NixOS{}
+	_ io.Writer = (*lastLines)(nil)
+)

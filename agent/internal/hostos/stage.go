@@ -1,0 +1,89 @@
+package hostos
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+const storeDir = "/nix/store/"
+
+func (n NixOS) staged() string { return filepath.Join(n.Dir, "staged") }
+
+// Stage builds a flake's system, or fetches a store path, and looks at it.
+func (n NixOS) Stage(ctx context.Context, t Target) (system string, err error) {
+	switch {
+	case t.Generation != 0:
+		if system, err = n.follow(generationLink(t.Generation)); err != nil {
+			return "", fmt.Errorf("there is no generation %d on this machine", t.Generation)
+		}
+		err = n.realise(ctx, system)
+	case t.System != "":
+		if system, err = storePath(t.System); err == nil {
+			err = n.realise(ctx, system)
+		}
+	default:
+		system, err = n.build(ctx, Attribute(t.Flake, t.Name))
+	}
+	if err != nil {
+		return "", err
+	}
+	return system, n.check(system)
+}
+
+// Attribute is what is built of a flake: the system of the configuration that
+// the reference names after "#", or of the one called name.
+func Attribute(flake, name string) string {
+	ref, given, _ := strings.Cut(flake, "#")
+	if given != "" {
+		name = given
+	}
+	return ref + `#nixosConfigurations."` + name + `".config.system.build.toplevel`
+}
+
+func storePath(system string) (string, error) {
+	clean := filepath.Clean(system)
+	if rest, ok := strings.CutPrefix(clean, storeDir); !ok || rest == "" || strings.Contains(rest, "/") {
+		return "", fmt.Errorf("%s is no path of a system in %s", system, strings.TrimSuffix(storeDir, "/"))
+	}
+	return clean, nil
+}
+
+func (n NixOS) realise(ctx context.Context, system string) error {
+	return n.run(ctx, name(system)+" cannot be had", "nix-store", "--realise", system, "--add-root", n.staged())
+}
+
+func (n NixOS) build(ctx context.Context, attribute string) (string, error) {
+	system, err := n.output(ctx, attribute+" does not build", "nix", "--extra-experimental-features", "nix-command flakes",
+		"build", "--out-link", n.staged(), "--print-out-paths", attribute)
+	if err != nil {
+		return "", err
+	}
+	return storePath(system)
+}
+
+// check refuses a system that this machine could not come back from: one of
+// another processor, one without a switch, and one without Uncloud, which would
+// be on its own for ever.
+func (n NixOS) check(system string) error {
+	has := func(p string) bool {
+		_, err := os.Stat(n.path(filepath.Join(system, p)))
+		return err == nil
+	}
+	if !has(switchTo) {
+		return fmt.Errorf("%s is no NixOS system: it has no %s", name(system), switchTo)
+	}
+	mine, err := os.ReadFile(n.path(filepath.Join(currentLink, "system")))
+	theirs, other := os.ReadFile(n.path(filepath.Join(system, "system")))
+	if err == nil && other == nil && strings.TrimSpace(string(mine)) != strings.TrimSpace(string(theirs)) {
+		return fmt.Errorf("%s is for %s, and this machine is %s", name(system), strings.TrimSpace(string(theirs)), strings.TrimSpace(string(mine)))
+	}
+	for _, unit := range []string{"uncloud.service", "uncloud-host.service", "multi-user.target.wants/uncloud.service"} {
+		if _, err := os.Lstat(n.path(filepath.Join(system, systemdUnits, unit))); err != nil {
+			return fmt.Errorf("%s has no Uncloud in it (no %s): this machine would be lost to the cluster", name(system), unit)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+package hostos
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Twin is a NixOS machine in memory: a profile, a boot loader, and what runs.
+// Tests break it at any moment. Its methods may be called side by side.
+type Twin struct {
+	mu       sync.Mutex
+	boots    int
+	began    time.Time
+	now      func() time.Time
+	current  string
+	booted   string
+	profile  []string // systems by generation; the first is number 1
+	standard int      // the default's number
+	loader   string   // what the next boot boots
+	refuse   map[string]error
+	at       func(moment string)
+	restart  func()
+}
+
+// NewTwin is a machine that booted a system, its generation 1.
+func NewTwin(system string, now func() time.Time) *Twin {
+	return &Twin{boots: 1, began: now(), now: now, current: system, booted: system, profile: []string{system}, standard: 1,
+		loader: system, refuse: map[string]error{}, at: func(string) {}}
+}
+
+// Refuse makes an action with a system fail, as "stage nixos-2"; nil ends that.
+func (t *Twin) Refuse(what string, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.refuse[what] = err
+}
+
+// OnMoment has fn called before, in and after each thing that changes the
+// machine. It may panic, and then nothing after it happens.
+func (t *Twin) OnMoment(fn func(moment string)) { t.at = fn }
+
+// OnRestart has fn called for a restart, which is then fn's to do, with Boot.
+func (t *Twin) OnRestart(fn func()) { t.restart = fn }
+
+// Boot starts the machine anew, as after a power cut.
+func (t *Twin) Boot() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.boots++
+	t.began = t.now()
+	t.booted, t.current = t.loader, t.loader
+}
+
+// Running is the system that runs, and Loader the one that would be booted.
+func (t *Twin) Running() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.current
+}
+
+// Loader is the system that the next boot boots.
+func (t *Twin) Loader() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.loader
+}
+
+// Boots is how often the machine was started.
+func (t *Twin) Boots() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.boots
+}
+
+// Seen is part of Machine.
+func (t *Twin) Seen(context.Context) (Seen, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return Seen{Boot: fmt.Sprint("boot-", t.boots), Uptime: t.now().Sub(t.began), Current: t.current, Booted: t.booted,
+		Default: Generation{t.standard, t.profile[t.standard-1]}}, nil
+}
+
+// Stage is part of Machine. Every system exists that is not refused.
+func (t *Twin) Stage(_ context.Context, target Target) (system string, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case target.Generation > len(t.profile):
+		return "", fmt.Errorf("there is no generation %d on this machine", target.Generation)
+	case target.Generation != 0:
+		system = t.profile[target.Generation-1]
+	case target.System != "":
+		system = target.System
+	default:
+		system = Attribute(target.Flake, target.Name)
+	}
+	return system, t.refuse["stage "+system]
+}
+
+// Try is part of Machine.
+func (t *Twin) Try(_ context.Context, system string) error {
+	return t.change("try "+system, func() { t.current = system })
+}
+
+// MakeDefault is part of Machine.
+func (t *Twin) MakeDefault(_ context.Context, g Generation) error {
+	if err := t.change("profile "+g.System, func() { t.setProfile(g) }); err != nil {
+		return err
+	}
+	return t.change("loader "+g.System, func() { t.loader = g.System })
+}
+
+func (t *Twin) setProfile(g Generation) {
+	switch {
+	case t.profile[t.standard-1] == g.System:
+	case g.Number != 0 && g.Number <= len(t.profile) && t.profile[g.Number-1] == g.System:
+		t.standard = g.Number
+	default:
+		t.profile = append(t.profile, g.System)
+		t.standard = len(t.profile)
+	}
+}
+
+// Restart is part of Machine.
+func (t *Twin) Restart(context.Context) error {
+	if err := t.change("restart", func() {}); err != nil {
+		return err
+	}
+	if t.restart != nil {
+		t.restart()
+	}
+	return nil
+}
+
+func (t *Twin) change(what string, do func()) error {
+	t.at("before " + what)
+	t.mu.Lock()
+	err := t.refuse[what]
+	if err == nil {
+		do()
+	}
+	t.mu.Unlock()
+	t.at("after " + what)
+	return err
+}
+
+// Generations are those of the profile.
+func (t *Twin) Generations() []Info {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []Info
+	for i, system := range t.profile {
+		all = append(all, Info{Generation: Generation{i + 1, system}, NixOS: "26.05", Default: i+1 == t.standard,
+			Current: system == t.current, Booted: system == t.booted})
+	}
+	return all
+}
+
+// Moments are the names that OnMoment's fn is called with for systems.
+func Moments(systems ...string) []string {
+	all := map[string]bool{"before restart": true, "after restart": true}
+	for _, when := range []string{"before ", "after "} {
+		for _, what := range []string{"try ", "profile ", "loader "} {
+			for _, s := range systems {
+				all[when+what+s] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+var _ Machine = (*Twin)(nil)
