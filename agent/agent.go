@@ -12,7 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -32,11 +35,17 @@ const (
 	phaseReady   = "ready"   // a member that takes every command
 )
 
+// replaceWithin bounds how long a member may take to end, and the next one to
+// begin: its last calls have some seconds, and the rest is quick.
+const replaceWithin = time.Minute
+
 // Agent is one machine. New wires it; Run touches the world.
 type Agent struct {
 	cfg  Config
 	log  *slog.Logger
 	born chan birth // an identity was made: become a member
+	// oneLife is a member's, from its birth until it ends.
+	oneLife func(context.Context, birth) (*member, error)
 
 	// joining lets one init, join or reset run at a time.
 	joining sync.Mutex
@@ -48,7 +57,9 @@ type Agent struct {
 
 // New makes an agent.
 func New(cfg Config, log *slog.Logger) *Agent {
-	return &Agent{cfg: cfg, log: log, phase: phaseNew, born: make(chan birth, 1)}
+	a := &Agent{cfg: cfg, log: log, phase: phaseNew, born: make(chan birth, 1)}
+	a.oneLife = a.beMember
+	return a
 }
 
 // Run is the agent's life. It returns nil when ctx ends, and an error when the
@@ -61,6 +72,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	l, err := listenSocket(a.cfg.Socket)
 	if err != nil {
 		return err
+	}
+	if err := os.RemoveAll(filepath.Join(a.cfg.StateDir, scratchDir)); err != nil {
+		return fmt.Errorf("remove what was cut off: %w", err)
 	}
 	api := server.New(a, a.log.With("subsystem", "api"))
 	group, ctx := errgroup.WithContext(ctx)
@@ -78,7 +92,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	return err
 }
 
-// live is the member's life, and after a reset the next one's.
+// live is the member's life, and after a reset or a restore the next one's.
 func (a *Agent) live(ctx context.Context, id Identity, known bool) error {
 	b := birth{id: id, made: make(chan *member, 1)}
 	if !known {
@@ -92,16 +106,17 @@ func (a *Agent) live(ctx context.Context, id Identity, known bool) error {
 			case b = <-a.born:
 			}
 		}
-		m, err := newMember(ctx, a.cfg, b.id, a.log)
-		if err != nil {
+		m, err := a.oneLife(ctx, b)
+		if err != nil || ctx.Err() != nil {
 			return err
 		}
-		a.become(m)
-		b.made <- m
-		err = m.run(ctx)
-		a.become(nil)
-		if ctx.Err() != nil || !m.left() {
-			return err
+		if r := m.restoring.Load(); r != nil && !m.left() {
+			r.failed <- restoreInto(ctx, m.storeDir(), r.backup)
+			b, known = birth{id: b.id, made: r.made}, true
+			continue
+		}
+		if !m.left() {
+			return errEnded
 		}
 		if err := m.forget(context.WithoutCancel(ctx)); err != nil {
 			return err
@@ -111,13 +126,30 @@ func (a *Agent) live(ctx context.Context, id Identity, known bool) error {
 	}
 }
 
-func (a *Agent) become(m *member) {
+// errEnded would be a bug: the agent is started anew rather than left without
+// a member.
+var errEnded = errors.New("the member ended, though nobody asked it to")
+
+func (a *Agent) beMember(ctx context.Context, b birth) (*member, error) {
+	m, err := newMember(ctx, a.cfg, b.id, a.log)
+	if err != nil {
+		return nil, err
+	}
+	a.become(m, phaseJoining)
+	b.made <- m
+	err = m.run(ctx)
+	if m.restoring.Load() != nil {
+		a.become(nil, phaseJoining)
+	} else {
+		a.become(nil, phaseNew)
+	}
+	return m, err
+}
+
+func (a *Agent) become(m *member, phase string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.member, a.phase = m, phaseNew
-	if m != nil {
-		a.phase = phaseJoining
-	}
+	a.member, a.phase = m, phase
 }
 
 // Info tells who this machine is.
@@ -135,8 +167,11 @@ func (a *Agent) Info() *uncloudv1.InfoResponse {
 // Member is what the machine can do as a member.
 func (a *Agent) Member() (*server.Member, error) {
 	a.mu.Lock()
-	m := a.member
+	m, phase := a.member, a.phase
 	a.mu.Unlock()
+	if m == nil && phase == phaseJoining {
+		return nil, faults.New(faults.NotReady, "this machine changes to another copy of the state").WithHint("try again in a moment")
+	}
 	if m == nil {
 		return nil, faults.New(faults.NotMember, "this machine belongs to no cluster yet").
 			WithHint("begin one with: uc machine init, or join one with: uncloudd join TICKET-FILE")

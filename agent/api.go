@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"io"
 	"net/http"
-	"os"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -44,7 +43,7 @@ func (m *member) asMember() *server.Member {
 	return &server.Member{
 		Self: m.id.MachineID, State: m.store.State, Alive: m.gossip.Alive, RTT: m.gossip.RTT, Notes: m.notes, Update: m.update,
 		DialAPI: m.dialAPI, WaitFor: m.waitFor, AwaitLoaded: m.awaitLoaded, IssueTicket: m.issueTicket, Admit: m.admit,
-		ManagementAddress: managementOf, WireGuard: m.wireGuard, StoreStatus: m.storeStatus,
+		ManagementAddress: managementOf, WireGuard: m.wireGuard, Store: storeCare{m},
 		Rollouts: rollouts{m.driver}, Replicas: localReplicas{m}, Engine: m.containers(), Images: imageIntake{m},
 	}
 }
@@ -71,6 +70,11 @@ func (o onlyMember) Join(context.Context, server.JoinOptions, func(string)) erro
 	return alreadyMember(o.m)
 }
 
+func (o onlyMember) RestoreStore(context.Context, server.RestoreOptions, io.Reader) (*uncloudv1.RestoreStoreResponse, error) {
+	return nil, faults.New(faults.Invalid, "a machine cannot be restored through another one: it leaves the mesh for a moment").
+		WithHint("connect to it: uc --connect ssh://USER@MACHINE store restore FILE")
+}
+
 // Reset leaves the rows of this machine to the one that asks: were they removed
 // here, the others would cut the tunnel before the answer had passed it.
 func (o onlyMember) Reset(ctx context.Context) error { return o.m.leave(ctx, false) }
@@ -78,9 +82,9 @@ func (o onlyMember) Reset(ctx context.Context) error { return o.m.leave(ctx, fal
 // notes are what this machine suffers from.
 func (m *member) notes() []server.Note {
 	out := m.troubles.all()
+	state := m.store.State()
 	for _, n := range m.driver.Notes() {
-		svc := m.store.State().Services[n.Service]
-		out = append(out, server.Note{Code: n.Code, Text: svc.Project + "/" + svc.Name + ": " + n.Text})
+		out = append(out, serviceNote(state, n.Service, n.Code, n.Text)...)
 	}
 	if clone := m.sync.Status().Clone; clone != "" {
 		out = append(out, server.Note{Code: "store.clone", Text: "machine " + clone + " runs on a copy of this machine's disk; reset one of the two"})
@@ -122,48 +126,6 @@ func (m *member) wireGuardPeer(p mesh.PeerStatus, name string) *uncloudv1.WireGu
 		msg.RttMs = float64(rtt.Microseconds()) / 1000
 	}
 	return msg
-}
-
-func (m *member) storeStatus() *uncloudv1.StoreStatusResponse {
-	st, state := m.store.Status(), m.store.State()
-	out := &uncloudv1.StoreStatusResponse{
-		Site: st.Site.String(), Quarantined: int64(st.Unreadable) + int64(st.Quarantined), Size: m.storeSize(),
-		Repaired: int64(m.sync.Counters().Repaired), //nolint:gosec // a counter
-	}
-	known := m.store.Known()
-	for _, site := range known.Sites() {
-		head := known.Head(site)
-		out.Sites = append(out.Sites, &uncloudv1.SiteStatus{Site: site.String(), Head: head, Missing: head - known[site].Count()})
-	}
-	for _, p := range m.sync.Status().Peers {
-		msg := &uncloudv1.PeerStatus{Machine: state.MachineName(p.Machine), Connected: p.Connected, Queued: int64(p.Queued)}
-		if !p.Synced.IsZero() {
-			msg.LastSync = timestamppb.New(p.Synced)
-		}
-		out.Peers = append(out.Peers, msg)
-	}
-	digest, err := m.store.Digest(context.Background())
-	if err != nil {
-		m.log.Warn("digest of the store", "err", err)
-	}
-	out.Digest = digest
-	return out
-}
-
-// storeSize is how many bytes the database takes on disk; 0 where that cannot
-// be told.
-func (m *member) storeSize() int64 {
-	files, err := os.ReadDir(m.storeDir())
-	if err != nil {
-		return 0
-	}
-	var size int64
-	for _, f := range files {
-		if info, err := f.Info(); err == nil {
-			size += info.Size()
-		}
-	}
-	return size
 }
 
 // imageIntake takes images in as the API sends them.

@@ -71,11 +71,12 @@ type member struct {
 	bridged    atomic.Bool // the network of the containers was there once
 	restartAll atomic.Bool // the bridge was remade under the containers
 	leaving    atomic.Bool
-	end        func()        // makes run return
-	quit       chan struct{} // closed by end
-	ended      chan struct{} // closed when run has returned
-	endedBy    error         // why, to be read when ended is closed
-	gone       chan struct{} // closed when a member that left is forgotten
+	restoring  atomic.Pointer[restoration] // what the next member begins with
+	end        func()                      // makes run return
+	quit       chan struct{}               // closed by end
+	ended      chan struct{}               // closed when run has returned
+	endedBy    error                       // why, to be read when ended is closed
+	gone       chan struct{}               // closed when a member that left is forgotten
 }
 
 // newMember wires a member. It opens the store, and touches nothing else.
@@ -107,7 +108,7 @@ func newMember(ctx context.Context, cfg Config, id Identity, log *slog.Logger) (
 	return m, nil
 }
 
-func (m *member) storeDir() string { return filepath.Join(m.cfg.StateDir, "store") }
+func (m *member) storeDir() string { return filepath.Join(m.cfg.StateDir, storeDir) }
 
 func (m *member) sub(name string) *slog.Logger { return m.log.With("subsystem", name) }
 
@@ -253,33 +254,6 @@ func (m *member) meshIdentity() mesh.Identity {
 func (m *member) subnet() netip.Prefix {
 	return m.membersOf(m.store.State()).Machines[m.id.MachineID].Subnet
 }
-
-// catchUp closes ready: at once where this machine was ready before, and on
-// its first start when it has what the others had when they let it in.
-func (m *member) catchUp(ctx context.Context) error {
-	if m.id.ReadySite != "" {
-		at, err := toVersion(m.id.ReadySite, m.id.ReadyVersion)
-		if err != nil {
-			return err
-		}
-		if err := m.store.WaitFor(ctx, at); err != nil {
-			return err
-		}
-		if !m.hasRun() {
-			if err := m.sync.AwaitCaughtUp(ctx); err != nil {
-				return err
-			}
-		}
-	}
-	close(m.ready)
-	m.log.Info("caught up with the others")
-	m.steerAgain()
-	return nil
-}
-
-// hasRun tells whether this machine has anything of its own in the store: then
-// it was ready before, and what it knows is enough to act on when cut off.
-func (m *member) hasRun() bool { return m.store.Status().Head > 0 }
 
 func (m *member) isReady() bool {
 	select {

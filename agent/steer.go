@@ -182,8 +182,7 @@ func (m *member) loadIngress(ctx context.Context, state *spec.State, alive spec.
 	}
 	var out []server.Note
 	for _, n := range m.ingress.Notes() {
-		svc := state.Services[n.Service]
-		out = append(out, server.Note{Code: "ingress.route", Text: svc.Project + "/" + svc.Name + ": " + n.Text})
+		out = append(out, serviceNote(state, n.Service, "ingress.route", n.Text)...)
 	}
 	m.troubles.set("ingress", out...)
 	return nil

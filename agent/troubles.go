@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"uncloud/agent/internal/server"
+	"uncloud/internal/spec"
 )
 
 // troubles is what this machine suffers from, by who says so. They are facts
@@ -52,4 +53,14 @@ func (t *troubles) count() map[string]int {
 		n[note.Code]++
 	}
 	return n
+}
+
+// serviceNote is what a service suffers from; nothing for one that was removed
+// meanwhile.
+func serviceNote(state *spec.State, service, code, text string) []server.Note {
+	svc, ok := state.Services[service]
+	if !ok {
+		return nil
+	}
+	return []server.Note{{Code: code, Text: svc.Project + "/" + svc.Name + ": " + text}}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"uncloud/agent/internal/server"
+	"uncloud/internal/spec"
 )
 
 func TestTroublesAreTakenBackByWhoRaisedThem(t *testing.T) {
@@ -23,5 +24,17 @@ func TestTroublesAreTakenBackByWhoRaisedThem(t *testing.T) {
 	all.set("ingress")
 	if got := all.all(); len(got) != 0 {
 		t.Errorf("left: %v", got)
+	}
+}
+
+// TestARemovedServiceSuffersFromNothing: the driver may hold on to its trouble
+// for a moment longer than its row.
+func TestARemovedServiceSuffersFromNothing(t *testing.T) {
+	state := &spec.State{Services: map[string]spec.Service{"svc_w": {ID: "svc_w", Project: "shop", Name: "web"}}}
+	if got := serviceNote(state, "svc_gone", "rollout", "too few"); got != nil {
+		t.Error(got)
+	}
+	if got := serviceNote(state, "svc_w", "rollout", "too few"); len(got) != 1 || got[0].Text != "shop/web: too few" {
+		t.Error(got)
 	}
 }

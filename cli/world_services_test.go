@@ -89,7 +89,7 @@ func (w *world) inspectService(r *uncloudv1.InspectServiceRequest) (*uncloudv1.S
 		s.SpecJson = `{"name":"` + s.GetName() + `","mode":"` + s.GetMode() + `","container":{"image":"` + s.GetImage() + `"}}`
 		for _, replica := range w.replicas() {
 			if replica.GetProject() == s.GetProject() && replica.GetService() == s.GetName() {
-				s.Instances = append(s.Instances, replica)
+				s.ReplicaList = append(s.ReplicaList, replica)
 			}
 		}
 		s.Rollouts = w.rollouts()

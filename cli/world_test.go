@@ -93,11 +93,11 @@ func (w *world) happens(name string) {
 func (w *world) api() *fakeapi.API {
 	a := &fakeapi.API{
 		ListMachines: w.listMachines, InspectMachine: w.inspectMachine, RenameMachine: w.renameMachine, LabelMachine: w.labelMachine,
-		RemoveMachine: w.removeMachine, CreateTicket: w.createTicket,
+		RemoveMachine: w.removeMachine, CreateTicket: w.createTicket, ListTickets: w.listTickets, RevokeTicket: w.revokeTicket,
 		ListServices: w.listServices, InspectService: w.inspectService, ListReplicas: w.listReplicas, ListVolumes: w.listVolumes, ListEvents: w.listEvents,
 		PlanDeploy: w.planDeploy, Deploy: w.deploy, Scale: w.scale, Rollback: w.rollback,
 		StartServices: w.change("start"), StopServices: w.change("stop"), RemoveServices: w.change("remove"),
-		Info: w.info, Init: w.init, WireGuard: w.wireGuard, StoreStatus: w.storeStatus, Logs: w.logs, Exec: w.exec,
+		Info: w.info, Init: w.init, WireGuard: w.wireGuard, StoreStatus: w.storeStatus, CheckStore: w.checkStore, BackupStore: w.backupStore, RestoreStore: w.restoreStore, Logs: w.logs, Exec: w.exec,
 		ListImages: w.listImages, HasBlobs: w.hasBlobs, PushImage: w.pushImage,
 	}
 	return a

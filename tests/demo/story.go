@@ -200,10 +200,10 @@ func (s *story) webIsFinal(ctx context.Context, asked *lab.Machine) error {
 	if err := asked.Query(ctx, &service, "uc", "inspect", web); err != nil {
 		return err
 	}
-	if service.GetReplicas() != 4 || len(service.GetInstances()) != 4 {
-		return fmt.Errorf("%s tells of %d replicas, and of %d instances", asked.Name, service.GetReplicas(), len(service.GetInstances()))
+	if service.GetReplicas() != 4 || len(service.GetReplicaList()) != 4 {
+		return fmt.Errorf("%s tells of %d replicas, and of %d rows", asked.Name, service.GetReplicas(), len(service.GetReplicaList()))
 	}
-	for _, r := range service.GetInstances() {
+	for _, r := range service.GetReplicaList() {
 		if r.GetRevision() != service.GetRevision() || r.GetHealth() != "healthy" {
 			return fmt.Errorf("%s: %s is %s %s", asked.Name, r.GetName(), r.GetRevision(), r.GetHealth())
 		}

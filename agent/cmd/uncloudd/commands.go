@@ -123,6 +123,24 @@ func resetCommand(load loadConfig) *cobra.Command {
 	return cmd
 }
 
+// restoreCommand is for a machine whose agent cannot start with what it has.
+func restoreCommand(load loadConfig) *cobra.Command {
+	return &cobra.Command{
+		Use: "restore BACKUP", Short: "Put a backup in place of the store, while the agent is stopped", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := load()
+			if err != nil {
+				return err
+			}
+			if err := agent.RestoreStopped(cmd.Context(), cfg, args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "the store is that of the backup; the old one is kept beside it. Start the agent: systemctl start uncloud")
+			return nil
+		},
+	}
+}
+
 // dialCommand joins standard input and output to the socket of the API. It is
 // what uc runs on the far side of an SSH connection.
 func dialCommand(load loadConfig) *cobra.Command {

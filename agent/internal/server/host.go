@@ -23,6 +23,10 @@ type Host interface {
 	Join(ctx context.Context, opts JoinOptions, progress func(text string)) error
 	// Reset forgets the cluster. Named volumes stay.
 	Reset(ctx context.Context) error
+	// RestoreStore takes a backup that it reads to its end, and puts it in place
+	// of the store, or takes in what the cluster lacks. It ends when the machine
+	// takes commands again.
+	RestoreStore(ctx context.Context, opts RestoreOptions, backup io.Reader) (*uncloudv1.RestoreStoreResponse, error)
 	// Member is what the machine can do as a member; a not-member or
 	// not-ready fault while it is none.
 	Member() (*Member, error)
@@ -42,6 +46,12 @@ type JoinOptions struct {
 	Name      string // empty: the configured name, or the host name
 	Labels    map[string]string
 	Endpoints []netip.AddrPort
+}
+
+// RestoreOptions say what a backup is, and what is wanted of it.
+type RestoreOptions struct {
+	Backup *uncloudv1.StoreBackup
+	Adopt  bool // only write the services that the cluster does not have
 }
 
 // Tx is a transaction on the replicated state.
@@ -79,12 +89,21 @@ type Member struct {
 	// ManagementAddress is derived from a machine's public key.
 	ManagementAddress func(publicKey string) netip.Addr
 	WireGuard         func() *uncloudv1.WireGuardResponse
-	StoreStatus       func() *uncloudv1.StoreStatusResponse
 
+	Store    Store
 	Rollouts Rollouts
 	Replicas Replicas
 	Engine   Engine
 	Images   Images
+}
+
+// Store is this machine's replicated store, as a person looks after it.
+type Store interface {
+	Status() *uncloudv1.StoreStatusResponse
+	// Check reads the whole database. What is wrong is in the response.
+	Check(ctx context.Context) (*uncloudv1.CheckStoreResponse, error)
+	// Backup makes a copy and opens it; closing removes it from this machine.
+	Backup(ctx context.Context) (*uncloudv1.StoreBackup, io.ReadCloser, error)
 }
 
 // Note is something that a machine or service suffers from.

@@ -83,14 +83,6 @@ func (s machineService) WireGuard(context.Context, *connect.Request[uncloudv1.Wi
 	return connect.NewResponse(m.WireGuard()), nil
 }
 
-func (s machineService) StoreStatus(context.Context, *connect.Request[uncloudv1.StoreStatusRequest]) (*connect.Response[uncloudv1.StoreStatusResponse], error) {
-	m, err := s.host.Member()
-	if err != nil {
-		return nil, err
-	}
-	return connect.NewResponse(m.StoreStatus()), nil
-}
-
 func (s machineService) ListImages(ctx context.Context, req *connect.Request[uncloudv1.ListImagesRequest]) (*connect.Response[uncloudv1.ListImagesResponse], error) {
 	m, err := s.host.Member()
 	if err != nil {

@@ -150,7 +150,7 @@ func (v view) inspectService(s spec.Service) *uncloudv1.Service {
 	out := v.service(s)
 	out.SpecJson = string(spec.Canonical(v.Revisions[s.Revision].Spec))
 	for _, r := range v.ReplicasOf(s.ID) {
-		out.Instances = append(out.Instances, v.replica(r))
+		out.ReplicaList = append(out.ReplicaList, v.replica(r))
 	}
 	out.Rollouts = v.rollouts(s.ID)
 	return out

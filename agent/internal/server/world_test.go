@@ -2,7 +2,10 @@ package server
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -44,6 +47,7 @@ type machine struct {
 	dials, resets int
 	member        func(*Member) // what this machine's member can do besides
 	failReset     error
+	restored      []string
 }
 
 func newWorld(t *testing.T, ids ...string) *world {
@@ -82,6 +86,14 @@ func (m *machine) serve(t *testing.T, s *Server, handler http.Handler) net.Addr 
 
 func (m *machine) Info() *uncloudv1.InfoResponse {
 	return &uncloudv1.InfoResponse{MachineId: m.id, Phase: "ready"}
+}
+
+func (m *machine) RestoreStore(_ context.Context, o RestoreOptions, backup io.Reader) (*uncloudv1.RestoreStoreResponse, error) {
+	text, err := io.ReadAll(backup)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.restored = append(m.restored, fmt.Sprintf("%s of %s adopt=%t", text, o.Backup.GetMachine(), o.Adopt))
+	return &uncloudv1.RestoreStoreResponse{Site: "new"}, err
 }
 
 func (m *machine) Reset(context.Context) error {
@@ -149,8 +161,12 @@ func (w *world) update(_ context.Context, fn func(Tx) error) (Version, error) {
 		}
 	}
 	for _, row := range tx.put {
-		if m, ok := row.(spec.Machine); ok {
-			next.Machines[m.ID] = m
+		switch row := row.(type) {
+		case spec.Machine:
+			next.Machines[row.ID] = row
+		case spec.Ticket:
+			next.Tickets = maps.Clone(next.Tickets)
+			next.Tickets[row.ID] = row
 		}
 	}
 	w.state = &next

@@ -174,7 +174,8 @@ func verifiedCopy(to, backup string) error {
 		return err
 	}
 	if sum != info.SHA256 || size != info.Bytes {
-		return faults.New(faults.Invalid, "%s is not what was written: it is damaged or another file", backup)
+		return faults.New(faults.Invalid, "%s is not what was written: it is damaged or another file", backup).
+			WithHint("use another backup")
 	}
 	return nil
 }

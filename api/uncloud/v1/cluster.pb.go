@@ -452,6 +452,227 @@ func (x *CreateTicketResponse) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
+type ListTicketsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTicketsRequest) Reset() {
+	*x = ListTicketsRequest{}
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTicketsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTicketsRequest) ProtoMessage() {}
+
+func (x *ListTicketsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTicketsRequest.ProtoReflect.Descriptor instead.
+func (*ListTicketsRequest) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+type ListTicketsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tickets       []*Ticket              `protobuf:"bytes,1,rep,name=tickets,proto3" json:"tickets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTicketsResponse) Reset() {
+	*x = ListTicketsResponse{}
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTicketsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTicketsResponse) ProtoMessage() {}
+
+func (x *ListTicketsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTicketsResponse.ProtoReflect.Descriptor instead.
+func (*ListTicketsResponse) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListTicketsResponse) GetTickets() []*Ticket {
+	if x != nil {
+		return x.Tickets
+	}
+	return nil
+}
+
+type RevokeTicketRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ticket        string                 `protobuf:"bytes,1,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeTicketRequest) Reset() {
+	*x = RevokeTicketRequest{}
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeTicketRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeTicketRequest) ProtoMessage() {}
+
+func (x *RevokeTicketRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeTicketRequest.ProtoReflect.Descriptor instead.
+func (*RevokeTicketRequest) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RevokeTicketRequest) GetTicket() string {
+	if x != nil {
+		return x.Ticket
+	}
+	return ""
+}
+
+// A ticket that was made; what lets a machine join is in its file only.
+type Ticket struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// open, used, expired or revoked.
+	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// Name of the machine that made it.
+	Issuer string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// How many machines may join with it.
+	Uses int32 `protobuf:"varint,4,opt,name=uses,proto3" json:"uses,omitempty"`
+	// Names of those that did; the id of one that is no member any more.
+	UsedBy        []string               `protobuf:"bytes,5,rep,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ticket) Reset() {
+	*x = Ticket{}
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ticket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ticket) ProtoMessage() {}
+
+func (x *Ticket) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ticket.ProtoReflect.Descriptor instead.
+func (*Ticket) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Ticket) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Ticket) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Ticket) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Ticket) GetUses() int32 {
+	if x != nil {
+		return x.Uses
+	}
+	return 0
+}
+
+func (x *Ticket) GetUsedBy() []string {
+	if x != nil {
+		return x.UsedBy
+	}
+	return nil
+}
+
+func (x *Ticket) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *Ticket) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
 type ListServicesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Project       string                 `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
@@ -461,7 +682,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[8]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +694,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[8]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +707,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListServicesRequest) GetProject() string {
@@ -505,7 +726,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[9]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +738,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[9]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +751,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListServicesResponse) GetServices() []*Service {
@@ -549,7 +770,7 @@ type InspectServiceRequest struct {
 
 func (x *InspectServiceRequest) Reset() {
 	*x = InspectServiceRequest{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[10]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +782,7 @@ func (x *InspectServiceRequest) String() string {
 func (*InspectServiceRequest) ProtoMessage() {}
 
 func (x *InspectServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[10]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +795,7 @@ func (x *InspectServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectServiceRequest.ProtoReflect.Descriptor instead.
 func (*InspectServiceRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *InspectServiceRequest) GetService() string {
@@ -595,7 +816,7 @@ type ListReplicasRequest struct {
 
 func (x *ListReplicasRequest) Reset() {
 	*x = ListReplicasRequest{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[11]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +828,7 @@ func (x *ListReplicasRequest) String() string {
 func (*ListReplicasRequest) ProtoMessage() {}
 
 func (x *ListReplicasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[11]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +841,7 @@ func (x *ListReplicasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicasRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicasRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListReplicasRequest) GetProject() string {
@@ -653,7 +874,7 @@ type ListReplicasResponse struct {
 
 func (x *ListReplicasResponse) Reset() {
 	*x = ListReplicasResponse{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[12]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +886,7 @@ func (x *ListReplicasResponse) String() string {
 func (*ListReplicasResponse) ProtoMessage() {}
 
 func (x *ListReplicasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[12]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +899,7 @@ func (x *ListReplicasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicasResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicasResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListReplicasResponse) GetReplicas() []*Replica {
@@ -697,7 +918,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[13]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +930,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[13]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +943,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListVolumesRequest) GetProject() string {
@@ -741,7 +962,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[14]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -753,7 +974,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[14]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -766,7 +987,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListVolumesResponse) GetVolumes() []*Volume {
@@ -785,7 +1006,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[15]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +1018,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[15]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +1031,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListEventsRequest) GetLimit() int32 {
@@ -829,7 +1050,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[16]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +1062,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[16]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +1075,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -877,7 +1098,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[17]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +1110,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[17]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +1123,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Event) GetAt() *timestamppb.Timestamp {
@@ -957,7 +1178,7 @@ type DeployRequest struct {
 
 func (x *DeployRequest) Reset() {
 	*x = DeployRequest{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[18]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1190,7 @@ func (x *DeployRequest) String() string {
 func (*DeployRequest) ProtoMessage() {}
 
 func (x *DeployRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[18]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1203,7 @@ func (x *DeployRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployRequest.ProtoReflect.Descriptor instead.
 func (*DeployRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeployRequest) GetProject() string {
@@ -1031,7 +1252,7 @@ type ScaleRequest struct {
 
 func (x *ScaleRequest) Reset() {
 	*x = ScaleRequest{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[19]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1264,7 @@ func (x *ScaleRequest) String() string {
 func (*ScaleRequest) ProtoMessage() {}
 
 func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[19]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1277,7 @@ func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
 func (*ScaleRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ScaleRequest) GetService() string {
@@ -1091,7 +1312,7 @@ type ServicesRequest struct {
 
 func (x *ServicesRequest) Reset() {
 	*x = ServicesRequest{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[20]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1324,7 @@ func (x *ServicesRequest) String() string {
 func (*ServicesRequest) ProtoMessage() {}
 
 func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[20]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1337,7 @@ func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesRequest.ProtoReflect.Descriptor instead.
 func (*ServicesRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{20}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ServicesRequest) GetServices() []string {
@@ -1145,7 +1366,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[21]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1378,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[21]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1391,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{21}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RollbackRequest) GetService() string {
@@ -1212,7 +1433,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[22]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1224,7 +1445,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[22]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1237,7 +1458,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{22}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Progress) GetKind() string {
@@ -1317,7 +1538,22 @@ const file_uncloud_v1_cluster_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06ticket\x18\x02 \x01(\tR\x06ticket\x129\n" +
 	"\n" +
-	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"/\n" +
+	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x14\n" +
+	"\x12ListTicketsRequest\"C\n" +
+	"\x13ListTicketsResponse\x12,\n" +
+	"\atickets\x18\x01 \x03(\v2\x12.uncloud.v1.TicketR\atickets\"-\n" +
+	"\x13RevokeTicketRequest\x12\x16\n" +
+	"\x06ticket\x18\x01 \x01(\tR\x06ticket\"\xe9\x01\n" +
+	"\x06Ticket\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06issuer\x18\x03 \x01(\tR\x06issuer\x12\x12\n" +
+	"\x04uses\x18\x04 \x01(\x05R\x04uses\x12\x17\n" +
+	"\aused_by\x18\x05 \x03(\tR\x06usedBy\x129\n" +
+	"\n" +
+	"expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x129\n" +
+	"\n" +
+	"created_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\"/\n" +
 	"\x13ListServicesRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\"G\n" +
 	"\x14ListServicesResponse\x12/\n" +
@@ -1368,15 +1604,16 @@ const file_uncloud_v1_cluster_proto_rawDesc = "" +
 	"\x04step\x18\x03 \x01(\v2\x10.uncloud.v1.StepR\x04step\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\tR\x04text\x12\x12\n" +
 	"\x04logs\x18\x05 \x03(\tR\x04logs\x12\x12\n" +
-	"\x04done\x18\x06 \x01(\bR\x04done2\xac\n" +
-	"\n" +
+	"\x04done\x18\x06 \x01(\bR\x04done2\xc1\v\n" +
 	"\x0eClusterService\x12Q\n" +
 	"\fListMachines\x12\x1f.uncloud.v1.ListMachinesRequest\x1a .uncloud.v1.ListMachinesResponse\x12H\n" +
 	"\x0eInspectMachine\x12!.uncloud.v1.InspectMachineRequest\x1a\x13.uncloud.v1.Machine\x12F\n" +
 	"\rRenameMachine\x12 .uncloud.v1.RenameMachineRequest\x1a\x13.uncloud.v1.Machine\x12D\n" +
 	"\fLabelMachine\x12\x1f.uncloud.v1.LabelMachineRequest\x1a\x13.uncloud.v1.Machine\x12I\n" +
 	"\rRemoveMachine\x12 .uncloud.v1.RemoveMachineRequest\x1a\x14.uncloud.v1.Progress0\x01\x12Q\n" +
-	"\fCreateTicket\x12\x1f.uncloud.v1.CreateTicketRequest\x1a .uncloud.v1.CreateTicketResponse\x12Q\n" +
+	"\fCreateTicket\x12\x1f.uncloud.v1.CreateTicketRequest\x1a .uncloud.v1.CreateTicketResponse\x12N\n" +
+	"\vListTickets\x12\x1e.uncloud.v1.ListTicketsRequest\x1a\x1f.uncloud.v1.ListTicketsResponse\x12C\n" +
+	"\fRevokeTicket\x12\x1f.uncloud.v1.RevokeTicketRequest\x1a\x12.uncloud.v1.Ticket\x12Q\n" +
 	"\fListServices\x12\x1f.uncloud.v1.ListServicesRequest\x1a .uncloud.v1.ListServicesResponse\x12H\n" +
 	"\x0eInspectService\x12!.uncloud.v1.InspectServiceRequest\x1a\x13.uncloud.v1.Service\x12Q\n" +
 	"\fListReplicas\x12\x1f.uncloud.v1.ListReplicasRequest\x1a .uncloud.v1.ListReplicasResponse\x12N\n" +
@@ -1404,7 +1641,7 @@ func file_uncloud_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_uncloud_v1_cluster_proto_rawDescData
 }
 
-var file_uncloud_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_uncloud_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_uncloud_v1_cluster_proto_goTypes = []any{
 	(*ListMachinesRequest)(nil),   // 0: uncloud.v1.ListMachinesRequest
 	(*ListMachinesResponse)(nil),  // 1: uncloud.v1.ListMachinesResponse
@@ -1414,82 +1651,93 @@ var file_uncloud_v1_cluster_proto_goTypes = []any{
 	(*RemoveMachineRequest)(nil),  // 5: uncloud.v1.RemoveMachineRequest
 	(*CreateTicketRequest)(nil),   // 6: uncloud.v1.CreateTicketRequest
 	(*CreateTicketResponse)(nil),  // 7: uncloud.v1.CreateTicketResponse
-	(*ListServicesRequest)(nil),   // 8: uncloud.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),  // 9: uncloud.v1.ListServicesResponse
-	(*InspectServiceRequest)(nil), // 10: uncloud.v1.InspectServiceRequest
-	(*ListReplicasRequest)(nil),   // 11: uncloud.v1.ListReplicasRequest
-	(*ListReplicasResponse)(nil),  // 12: uncloud.v1.ListReplicasResponse
-	(*ListVolumesRequest)(nil),    // 13: uncloud.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),   // 14: uncloud.v1.ListVolumesResponse
-	(*ListEventsRequest)(nil),     // 15: uncloud.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 16: uncloud.v1.ListEventsResponse
-	(*Event)(nil),                 // 17: uncloud.v1.Event
-	(*DeployRequest)(nil),         // 18: uncloud.v1.DeployRequest
-	(*ScaleRequest)(nil),          // 19: uncloud.v1.ScaleRequest
-	(*ServicesRequest)(nil),       // 20: uncloud.v1.ServicesRequest
-	(*RollbackRequest)(nil),       // 21: uncloud.v1.RollbackRequest
-	(*Progress)(nil),              // 22: uncloud.v1.Progress
-	nil,                           // 23: uncloud.v1.LabelMachineRequest.SetEntry
-	(*Machine)(nil),               // 24: uncloud.v1.Machine
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*Service)(nil),               // 26: uncloud.v1.Service
-	(*Replica)(nil),               // 27: uncloud.v1.Replica
-	(*Volume)(nil),                // 28: uncloud.v1.Volume
-	(*Plan)(nil),                  // 29: uncloud.v1.Plan
-	(*Step)(nil),                  // 30: uncloud.v1.Step
+	(*ListTicketsRequest)(nil),    // 8: uncloud.v1.ListTicketsRequest
+	(*ListTicketsResponse)(nil),   // 9: uncloud.v1.ListTicketsResponse
+	(*RevokeTicketRequest)(nil),   // 10: uncloud.v1.RevokeTicketRequest
+	(*Ticket)(nil),                // 11: uncloud.v1.Ticket
+	(*ListServicesRequest)(nil),   // 12: uncloud.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),  // 13: uncloud.v1.ListServicesResponse
+	(*InspectServiceRequest)(nil), // 14: uncloud.v1.InspectServiceRequest
+	(*ListReplicasRequest)(nil),   // 15: uncloud.v1.ListReplicasRequest
+	(*ListReplicasResponse)(nil),  // 16: uncloud.v1.ListReplicasResponse
+	(*ListVolumesRequest)(nil),    // 17: uncloud.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),   // 18: uncloud.v1.ListVolumesResponse
+	(*ListEventsRequest)(nil),     // 19: uncloud.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 20: uncloud.v1.ListEventsResponse
+	(*Event)(nil),                 // 21: uncloud.v1.Event
+	(*DeployRequest)(nil),         // 22: uncloud.v1.DeployRequest
+	(*ScaleRequest)(nil),          // 23: uncloud.v1.ScaleRequest
+	(*ServicesRequest)(nil),       // 24: uncloud.v1.ServicesRequest
+	(*RollbackRequest)(nil),       // 25: uncloud.v1.RollbackRequest
+	(*Progress)(nil),              // 26: uncloud.v1.Progress
+	nil,                           // 27: uncloud.v1.LabelMachineRequest.SetEntry
+	(*Machine)(nil),               // 28: uncloud.v1.Machine
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*Service)(nil),               // 30: uncloud.v1.Service
+	(*Replica)(nil),               // 31: uncloud.v1.Replica
+	(*Volume)(nil),                // 32: uncloud.v1.Volume
+	(*Plan)(nil),                  // 33: uncloud.v1.Plan
+	(*Step)(nil),                  // 34: uncloud.v1.Step
 }
 var file_uncloud_v1_cluster_proto_depIdxs = []int32{
-	24, // 0: uncloud.v1.ListMachinesResponse.machines:type_name -> uncloud.v1.Machine
-	23, // 1: uncloud.v1.LabelMachineRequest.set:type_name -> uncloud.v1.LabelMachineRequest.SetEntry
-	25, // 2: uncloud.v1.CreateTicketResponse.expires_at:type_name -> google.protobuf.Timestamp
-	26, // 3: uncloud.v1.ListServicesResponse.services:type_name -> uncloud.v1.Service
-	27, // 4: uncloud.v1.ListReplicasResponse.replicas:type_name -> uncloud.v1.Replica
-	28, // 5: uncloud.v1.ListVolumesResponse.volumes:type_name -> uncloud.v1.Volume
-	17, // 6: uncloud.v1.ListEventsResponse.events:type_name -> uncloud.v1.Event
-	25, // 7: uncloud.v1.Event.at:type_name -> google.protobuf.Timestamp
-	29, // 8: uncloud.v1.Progress.plan:type_name -> uncloud.v1.Plan
-	30, // 9: uncloud.v1.Progress.step:type_name -> uncloud.v1.Step
-	0,  // 10: uncloud.v1.ClusterService.ListMachines:input_type -> uncloud.v1.ListMachinesRequest
-	2,  // 11: uncloud.v1.ClusterService.InspectMachine:input_type -> uncloud.v1.InspectMachineRequest
-	3,  // 12: uncloud.v1.ClusterService.RenameMachine:input_type -> uncloud.v1.RenameMachineRequest
-	4,  // 13: uncloud.v1.ClusterService.LabelMachine:input_type -> uncloud.v1.LabelMachineRequest
-	5,  // 14: uncloud.v1.ClusterService.RemoveMachine:input_type -> uncloud.v1.RemoveMachineRequest
-	6,  // 15: uncloud.v1.ClusterService.CreateTicket:input_type -> uncloud.v1.CreateTicketRequest
-	8,  // 16: uncloud.v1.ClusterService.ListServices:input_type -> uncloud.v1.ListServicesRequest
-	10, // 17: uncloud.v1.ClusterService.InspectService:input_type -> uncloud.v1.InspectServiceRequest
-	11, // 18: uncloud.v1.ClusterService.ListReplicas:input_type -> uncloud.v1.ListReplicasRequest
-	13, // 19: uncloud.v1.ClusterService.ListVolumes:input_type -> uncloud.v1.ListVolumesRequest
-	15, // 20: uncloud.v1.ClusterService.ListEvents:input_type -> uncloud.v1.ListEventsRequest
-	18, // 21: uncloud.v1.ClusterService.PlanDeploy:input_type -> uncloud.v1.DeployRequest
-	18, // 22: uncloud.v1.ClusterService.Deploy:input_type -> uncloud.v1.DeployRequest
-	19, // 23: uncloud.v1.ClusterService.Scale:input_type -> uncloud.v1.ScaleRequest
-	20, // 24: uncloud.v1.ClusterService.StartServices:input_type -> uncloud.v1.ServicesRequest
-	20, // 25: uncloud.v1.ClusterService.StopServices:input_type -> uncloud.v1.ServicesRequest
-	20, // 26: uncloud.v1.ClusterService.RemoveServices:input_type -> uncloud.v1.ServicesRequest
-	21, // 27: uncloud.v1.ClusterService.Rollback:input_type -> uncloud.v1.RollbackRequest
-	1,  // 28: uncloud.v1.ClusterService.ListMachines:output_type -> uncloud.v1.ListMachinesResponse
-	24, // 29: uncloud.v1.ClusterService.InspectMachine:output_type -> uncloud.v1.Machine
-	24, // 30: uncloud.v1.ClusterService.RenameMachine:output_type -> uncloud.v1.Machine
-	24, // 31: uncloud.v1.ClusterService.LabelMachine:output_type -> uncloud.v1.Machine
-	22, // 32: uncloud.v1.ClusterService.RemoveMachine:output_type -> uncloud.v1.Progress
-	7,  // 33: uncloud.v1.ClusterService.CreateTicket:output_type -> uncloud.v1.CreateTicketResponse
-	9,  // 34: uncloud.v1.ClusterService.ListServices:output_type -> uncloud.v1.ListServicesResponse
-	26, // 35: uncloud.v1.ClusterService.InspectService:output_type -> uncloud.v1.Service
-	12, // 36: uncloud.v1.ClusterService.ListReplicas:output_type -> uncloud.v1.ListReplicasResponse
-	14, // 37: uncloud.v1.ClusterService.ListVolumes:output_type -> uncloud.v1.ListVolumesResponse
-	16, // 38: uncloud.v1.ClusterService.ListEvents:output_type -> uncloud.v1.ListEventsResponse
-	29, // 39: uncloud.v1.ClusterService.PlanDeploy:output_type -> uncloud.v1.Plan
-	22, // 40: uncloud.v1.ClusterService.Deploy:output_type -> uncloud.v1.Progress
-	22, // 41: uncloud.v1.ClusterService.Scale:output_type -> uncloud.v1.Progress
-	22, // 42: uncloud.v1.ClusterService.StartServices:output_type -> uncloud.v1.Progress
-	22, // 43: uncloud.v1.ClusterService.StopServices:output_type -> uncloud.v1.Progress
-	22, // 44: uncloud.v1.ClusterService.RemoveServices:output_type -> uncloud.v1.Progress
-	22, // 45: uncloud.v1.ClusterService.Rollback:output_type -> uncloud.v1.Progress
-	28, // [28:46] is the sub-list for method output_type
-	10, // [10:28] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	28, // 0: uncloud.v1.ListMachinesResponse.machines:type_name -> uncloud.v1.Machine
+	27, // 1: uncloud.v1.LabelMachineRequest.set:type_name -> uncloud.v1.LabelMachineRequest.SetEntry
+	29, // 2: uncloud.v1.CreateTicketResponse.expires_at:type_name -> google.protobuf.Timestamp
+	11, // 3: uncloud.v1.ListTicketsResponse.tickets:type_name -> uncloud.v1.Ticket
+	29, // 4: uncloud.v1.Ticket.expires_at:type_name -> google.protobuf.Timestamp
+	29, // 5: uncloud.v1.Ticket.created_at:type_name -> google.protobuf.Timestamp
+	30, // 6: uncloud.v1.ListServicesResponse.services:type_name -> uncloud.v1.Service
+	31, // 7: uncloud.v1.ListReplicasResponse.replicas:type_name -> uncloud.v1.Replica
+	32, // 8: uncloud.v1.ListVolumesResponse.volumes:type_name -> uncloud.v1.Volume
+	21, // 9: uncloud.v1.ListEventsResponse.events:type_name -> uncloud.v1.Event
+	29, // 10: uncloud.v1.Event.at:type_name -> google.protobuf.Timestamp
+	33, // 11: uncloud.v1.Progress.plan:type_name -> uncloud.v1.Plan
+	34, // 12: uncloud.v1.Progress.step:type_name -> uncloud.v1.Step
+	0,  // 13: uncloud.v1.ClusterService.ListMachines:input_type -> uncloud.v1.ListMachinesRequest
+	2,  // 14: uncloud.v1.ClusterService.InspectMachine:input_type -> uncloud.v1.InspectMachineRequest
+	3,  // 15: uncloud.v1.ClusterService.RenameMachine:input_type -> uncloud.v1.RenameMachineRequest
+	4,  // 16: uncloud.v1.ClusterService.LabelMachine:input_type -> uncloud.v1.LabelMachineRequest
+	5,  // 17: uncloud.v1.ClusterService.RemoveMachine:input_type -> uncloud.v1.RemoveMachineRequest
+	6,  // 18: uncloud.v1.ClusterService.CreateTicket:input_type -> uncloud.v1.CreateTicketRequest
+	8,  // 19: uncloud.v1.ClusterService.ListTickets:input_type -> uncloud.v1.ListTicketsRequest
+	10, // 20: uncloud.v1.ClusterService.RevokeTicket:input_type -> uncloud.v1.RevokeTicketRequest
+	12, // 21: uncloud.v1.ClusterService.ListServices:input_type -> uncloud.v1.ListServicesRequest
+	14, // 22: uncloud.v1.ClusterService.InspectService:input_type -> uncloud.v1.InspectServiceRequest
+	15, // 23: uncloud.v1.ClusterService.ListReplicas:input_type -> uncloud.v1.ListReplicasRequest
+	17, // 24: uncloud.v1.ClusterService.ListVolumes:input_type -> uncloud.v1.ListVolumesRequest
+	19, // 25: uncloud.v1.ClusterService.ListEvents:input_type -> uncloud.v1.ListEventsRequest
+	22, // 26: uncloud.v1.ClusterService.PlanDeploy:input_type -> uncloud.v1.DeployRequest
+	22, // 27: uncloud.v1.ClusterService.Deploy:input_type -> uncloud.v1.DeployRequest
+	23, // 28: uncloud.v1.ClusterService.Scale:input_type -> uncloud.v1.ScaleRequest
+	24, // 29: uncloud.v1.ClusterService.StartServices:input_type -> uncloud.v1.ServicesRequest
+	24, // 30: uncloud.v1.ClusterService.StopServices:input_type -> uncloud.v1.ServicesRequest
+	24, // 31: uncloud.v1.ClusterService.RemoveServices:input_type -> uncloud.v1.ServicesRequest
+	25, // 32: uncloud.v1.ClusterService.Rollback:input_type -> uncloud.v1.RollbackRequest
+	1,  // 33: uncloud.v1.ClusterService.ListMachines:output_type -> uncloud.v1.ListMachinesResponse
+	28, // 34: uncloud.v1.ClusterService.InspectMachine:output_type -> uncloud.v1.Machine
+	28, // 35: uncloud.v1.ClusterService.RenameMachine:output_type -> uncloud.v1.Machine
+	28, // 36: uncloud.v1.ClusterService.LabelMachine:output_type -> uncloud.v1.Machine
+	26, // 37: uncloud.v1.ClusterService.RemoveMachine:output_type -> uncloud.v1.Progress
+	7,  // 38: uncloud.v1.ClusterService.CreateTicket:output_type -> uncloud.v1.CreateTicketResponse
+	9,  // 39: uncloud.v1.ClusterService.ListTickets:output_type -> uncloud.v1.ListTicketsResponse
+	11, // 40: uncloud.v1.ClusterService.RevokeTicket:output_type -> uncloud.v1.Ticket
+	13, // 41: uncloud.v1.ClusterService.ListServices:output_type -> uncloud.v1.ListServicesResponse
+	30, // 42: uncloud.v1.ClusterService.InspectService:output_type -> uncloud.v1.Service
+	16, // 43: uncloud.v1.ClusterService.ListReplicas:output_type -> uncloud.v1.ListReplicasResponse
+	18, // 44: uncloud.v1.ClusterService.ListVolumes:output_type -> uncloud.v1.ListVolumesResponse
+	20, // 45: uncloud.v1.ClusterService.ListEvents:output_type -> uncloud.v1.ListEventsResponse
+	33, // 46: uncloud.v1.ClusterService.PlanDeploy:output_type -> uncloud.v1.Plan
+	26, // 47: uncloud.v1.ClusterService.Deploy:output_type -> uncloud.v1.Progress
+	26, // 48: uncloud.v1.ClusterService.Scale:output_type -> uncloud.v1.Progress
+	26, // 49: uncloud.v1.ClusterService.StartServices:output_type -> uncloud.v1.Progress
+	26, // 50: uncloud.v1.ClusterService.StopServices:output_type -> uncloud.v1.Progress
+	26, // 51: uncloud.v1.ClusterService.RemoveServices:output_type -> uncloud.v1.Progress
+	26, // 52: uncloud.v1.ClusterService.Rollback:output_type -> uncloud.v1.Progress
+	33, // [33:53] is the sub-list for method output_type
+	13, // [13:33] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_uncloud_v1_cluster_proto_init() }
@@ -1504,7 +1752,7 @@ func file_uncloud_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_uncloud_v1_cluster_proto_rawDesc), len(file_uncloud_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1687,6 +1687,403 @@ func (x *PeerStatus) GetLastSync() *timestamppb.Timestamp {
 	return nil
 }
 
+type CheckStoreRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckStoreRequest) Reset() {
+	*x = CheckStoreRequest{}
+	mi := &file_uncloud_v1_machine_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckStoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckStoreRequest) ProtoMessage() {}
+
+func (x *CheckStoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_machine_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckStoreRequest.ProtoReflect.Descriptor instead.
+func (*CheckStoreRequest) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{27}
+}
+
+type CheckStoreResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Rows       int64                  `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	Tombstones int64                  `protobuf:"varint,2,opt,name=tombstones,proto3" json:"tombstones,omitempty"`
+	// Empty where all is well.
+	Problems      []string `protobuf:"bytes,3,rep,name=problems,proto3" json:"problems,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckStoreResponse) Reset() {
+	*x = CheckStoreResponse{}
+	mi := &file_uncloud_v1_machine_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckStoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckStoreResponse) ProtoMessage() {}
+
+func (x *CheckStoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_machine_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckStoreResponse.ProtoReflect.Descriptor instead.
+func (*CheckStoreResponse) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *CheckStoreResponse) GetRows() int64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *CheckStoreResponse) GetTombstones() int64 {
+	if x != nil {
+		return x.Tombstones
+	}
+	return 0
+}
+
+func (x *CheckStoreResponse) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+// What is known of a backup beside its content.
+type StoreBackup struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Sha256 string                 `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Bytes  int64                  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Of the store's tables, as the store counts them.
+	Schema    int32                  `protobuf:"varint,3,opt,name=schema,proto3" json:"schema,omitempty"`
+	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	ClusterId string                 `protobuf:"bytes,5,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// Name of the machine whose store it is a copy of.
+	Machine       string `protobuf:"bytes,6,opt,name=machine,proto3" json:"machine,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoreBackup) Reset() {
+	*x = StoreBackup{}
+	mi := &file_uncloud_v1_machine_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoreBackup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoreBackup) ProtoMessage() {}
+
+func (x *StoreBackup) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_machine_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoreBackup.ProtoReflect.Descriptor instead.
+func (*StoreBackup) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *StoreBackup) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *StoreBackup) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *StoreBackup) GetSchema() int32 {
+	if x != nil {
+		return x.Schema
+	}
+	return 0
+}
+
+func (x *StoreBackup) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *StoreBackup) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *StoreBackup) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+type BackupStoreRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupStoreRequest) Reset() {
+	*x = BackupStoreRequest{}
+	mi := &file_uncloud_v1_machine_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupStoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupStoreRequest) ProtoMessage() {}
+
+func (x *BackupStoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_machine_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupStoreRequest.ProtoReflect.Descriptor instead.
+func (*BackupStoreRequest) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{30}
+}
+
+type BackupStoreResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backup        *StoreBackup           `protobuf:"bytes,1,opt,name=backup,proto3" json:"backup,omitempty"`
+	Chunk         []byte                 `protobuf:"bytes,2,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupStoreResponse) Reset() {
+	*x = BackupStoreResponse{}
+	mi := &file_uncloud_v1_machine_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupStoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupStoreResponse) ProtoMessage() {}
+
+func (x *BackupStoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_machine_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupStoreResponse.ProtoReflect.Descriptor instead.
+func (*BackupStoreResponse) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *BackupStoreResponse) GetBackup() *StoreBackup {
+	if x != nil {
+		return x.Backup
+	}
+	return nil
+}
+
+func (x *BackupStoreResponse) GetChunk() []byte {
+	if x != nil {
+		return x.Chunk
+	}
+	return nil
+}
+
+type RestoreStoreRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Backup *StoreBackup           `protobuf:"bytes,1,opt,name=backup,proto3" json:"backup,omitempty"`
+	// Leave the store and only write the services of the backup that the cluster
+	// does not have. The backup may be of another cluster.
+	Adopt         bool   `protobuf:"varint,2,opt,name=adopt,proto3" json:"adopt,omitempty"`
+	Chunk         []byte `protobuf:"bytes,3,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreStoreRequest) Reset() {
+	*x = RestoreStoreRequest{}
+	mi := &file_uncloud_v1_machine_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreStoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreStoreRequest) ProtoMessage() {}
+
+func (x *RestoreStoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_machine_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreStoreRequest.ProtoReflect.Descriptor instead.
+func (*RestoreStoreRequest) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RestoreStoreRequest) GetBackup() *StoreBackup {
+	if x != nil {
+		return x.Backup
+	}
+	return nil
+}
+
+func (x *RestoreStoreRequest) GetAdopt() bool {
+	if x != nil {
+		return x.Adopt
+	}
+	return false
+}
+
+func (x *RestoreStoreRequest) GetChunk() []byte {
+	if x != nil {
+		return x.Chunk
+	}
+	return nil
+}
+
+type RestoreStoreResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Under which the store writes now.
+	Site string `protobuf:"bytes,1,opt,name=site,proto3" json:"site,omitempty"`
+	// The services that were taken in, as project/service; only with adopt.
+	Adopted []string `protobuf:"bytes,2,rep,name=adopted,proto3" json:"adopted,omitempty"`
+	// Those of the backup that the cluster has already.
+	Kept          []string `protobuf:"bytes,3,rep,name=kept,proto3" json:"kept,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreStoreResponse) Reset() {
+	*x = RestoreStoreResponse{}
+	mi := &file_uncloud_v1_machine_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreStoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreStoreResponse) ProtoMessage() {}
+
+func (x *RestoreStoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_machine_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreStoreResponse.ProtoReflect.Descriptor instead.
+func (*RestoreStoreResponse) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RestoreStoreResponse) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *RestoreStoreResponse) GetAdopted() []string {
+	if x != nil {
+		return x.Adopted
+	}
+	return nil
+}
+
+func (x *RestoreStoreResponse) GetKept() []string {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
 type RunReplicaRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Replica       string                 `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
@@ -1699,7 +2096,7 @@ type RunReplicaRequest struct {
 
 func (x *RunReplicaRequest) Reset() {
 	*x = RunReplicaRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[27]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +2108,7 @@ func (x *RunReplicaRequest) String() string {
 func (*RunReplicaRequest) ProtoMessage() {}
 
 func (x *RunReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[27]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +2121,7 @@ func (x *RunReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReplicaRequest.ProtoReflect.Descriptor instead.
 func (*RunReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{27}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RunReplicaRequest) GetReplica() string {
@@ -1772,7 +2169,7 @@ type RunReplicaResponse struct {
 
 func (x *RunReplicaResponse) Reset() {
 	*x = RunReplicaResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[28]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1784,7 +2181,7 @@ func (x *RunReplicaResponse) String() string {
 func (*RunReplicaResponse) ProtoMessage() {}
 
 func (x *RunReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[28]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1797,7 +2194,7 @@ func (x *RunReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReplicaResponse.ProtoReflect.Descriptor instead.
 func (*RunReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{28}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RunReplicaResponse) GetOk() bool {
@@ -1867,7 +2264,7 @@ type RetireReplicaRequest struct {
 
 func (x *RetireReplicaRequest) Reset() {
 	*x = RetireReplicaRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[29]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +2276,7 @@ func (x *RetireReplicaRequest) String() string {
 func (*RetireReplicaRequest) ProtoMessage() {}
 
 func (x *RetireReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[29]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +2289,7 @@ func (x *RetireReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireReplicaRequest.ProtoReflect.Descriptor instead.
 func (*RetireReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{29}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RetireReplicaRequest) GetReplica() string {
@@ -1924,7 +2321,7 @@ type RetireReplicaResponse struct {
 
 func (x *RetireReplicaResponse) Reset() {
 	*x = RetireReplicaResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[30]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1936,7 +2333,7 @@ func (x *RetireReplicaResponse) String() string {
 func (*RetireReplicaResponse) ProtoMessage() {}
 
 func (x *RetireReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[30]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1949,7 +2346,7 @@ func (x *RetireReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireReplicaResponse.ProtoReflect.Descriptor instead.
 func (*RetireReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{30}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{37}
 }
 
 type RemoveVolumeRequest struct {
@@ -1962,7 +2359,7 @@ type RemoveVolumeRequest struct {
 
 func (x *RemoveVolumeRequest) Reset() {
 	*x = RemoveVolumeRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[31]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2371,7 @@ func (x *RemoveVolumeRequest) String() string {
 func (*RemoveVolumeRequest) ProtoMessage() {}
 
 func (x *RemoveVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[31]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2384,7 @@ func (x *RemoveVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolumeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{31}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RemoveVolumeRequest) GetName() string {
@@ -2005,7 +2402,7 @@ type RemoveVolumeResponse struct {
 
 func (x *RemoveVolumeResponse) Reset() {
 	*x = RemoveVolumeResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[32]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2414,7 @@ func (x *RemoveVolumeResponse) String() string {
 func (*RemoveVolumeResponse) ProtoMessage() {}
 
 func (x *RemoveVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[32]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2427,7 @@ func (x *RemoveVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolumeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{32}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{39}
 }
 
 type AwaitLoadedRequest struct {
@@ -2043,7 +2440,7 @@ type AwaitLoadedRequest struct {
 
 func (x *AwaitLoadedRequest) Reset() {
 	*x = AwaitLoadedRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[33]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2055,7 +2452,7 @@ func (x *AwaitLoadedRequest) String() string {
 func (*AwaitLoadedRequest) ProtoMessage() {}
 
 func (x *AwaitLoadedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[33]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2068,7 +2465,7 @@ func (x *AwaitLoadedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitLoadedRequest.ProtoReflect.Descriptor instead.
 func (*AwaitLoadedRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{33}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AwaitLoadedRequest) GetSite() string {
@@ -2093,7 +2490,7 @@ type AwaitLoadedResponse struct {
 
 func (x *AwaitLoadedResponse) Reset() {
 	*x = AwaitLoadedResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[34]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2502,7 @@ func (x *AwaitLoadedResponse) String() string {
 func (*AwaitLoadedResponse) ProtoMessage() {}
 
 func (x *AwaitLoadedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[34]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2515,7 @@ func (x *AwaitLoadedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitLoadedResponse.ProtoReflect.Descriptor instead.
 func (*AwaitLoadedResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{34}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{41}
 }
 
 type HasImagesRequest struct {
@@ -2130,7 +2527,7 @@ type HasImagesRequest struct {
 
 func (x *HasImagesRequest) Reset() {
 	*x = HasImagesRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[35]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2539,7 @@ func (x *HasImagesRequest) String() string {
 func (*HasImagesRequest) ProtoMessage() {}
 
 func (x *HasImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[35]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2552,7 @@ func (x *HasImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasImagesRequest.ProtoReflect.Descriptor instead.
 func (*HasImagesRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{35}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *HasImagesRequest) GetImages() []string {
@@ -2174,7 +2571,7 @@ type HasImagesResponse struct {
 
 func (x *HasImagesResponse) Reset() {
 	*x = HasImagesResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[36]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +2583,7 @@ func (x *HasImagesResponse) String() string {
 func (*HasImagesResponse) ProtoMessage() {}
 
 func (x *HasImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[36]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2199,7 +2596,7 @@ func (x *HasImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasImagesResponse.ProtoReflect.Descriptor instead.
 func (*HasImagesResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{36}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *HasImagesResponse) GetPresent() []string {
@@ -2232,7 +2629,7 @@ type AdmitRequest struct {
 
 func (x *AdmitRequest) Reset() {
 	*x = AdmitRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[37]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2244,7 +2641,7 @@ func (x *AdmitRequest) String() string {
 func (*AdmitRequest) ProtoMessage() {}
 
 func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[37]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2257,7 +2654,7 @@ func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitRequest.ProtoReflect.Descriptor instead.
 func (*AdmitRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{37}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *AdmitRequest) GetTicket() string {
@@ -2362,7 +2759,7 @@ type AdmitResponse struct {
 
 func (x *AdmitResponse) Reset() {
 	*x = AdmitResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[38]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2374,7 +2771,7 @@ func (x *AdmitResponse) String() string {
 func (*AdmitResponse) ProtoMessage() {}
 
 func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[38]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2387,7 +2784,7 @@ func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitResponse.ProtoReflect.Descriptor instead.
 func (*AdmitResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{38}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AdmitResponse) GetFault() *Fault {
@@ -2459,7 +2856,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[39]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +2868,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[39]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +2881,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{39}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Member) GetMachineId() string {
@@ -2652,7 +3049,35 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12\x1c\n" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x12\x16\n" +
 	"\x06queued\x18\x03 \x01(\x03R\x06queued\x127\n" +
-	"\tlast_sync\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\blastSync\"|\n" +
+	"\tlast_sync\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\blastSync\"\x13\n" +
+	"\x11CheckStoreRequest\"d\n" +
+	"\x12CheckStoreResponse\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\x03R\x04rows\x12\x1e\n" +
+	"\n" +
+	"tombstones\x18\x02 \x01(\x03R\n" +
+	"tombstones\x12\x1a\n" +
+	"\bproblems\x18\x03 \x03(\tR\bproblems\"\xc7\x01\n" +
+	"\vStoreBackup\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x16\n" +
+	"\x06schema\x18\x03 \x01(\x05R\x06schema\x129\n" +
+	"\n" +
+	"created_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x05 \x01(\tR\tclusterId\x12\x18\n" +
+	"\amachine\x18\x06 \x01(\tR\amachine\"\x14\n" +
+	"\x12BackupStoreRequest\"\\\n" +
+	"\x13BackupStoreResponse\x12/\n" +
+	"\x06backup\x18\x01 \x01(\v2\x17.uncloud.v1.StoreBackupR\x06backup\x12\x14\n" +
+	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"r\n" +
+	"\x13RestoreStoreRequest\x12/\n" +
+	"\x06backup\x18\x01 \x01(\v2\x17.uncloud.v1.StoreBackupR\x06backup\x12\x14\n" +
+	"\x05adopt\x18\x02 \x01(\bR\x05adopt\x12\x14\n" +
+	"\x05chunk\x18\x03 \x01(\fR\x05chunk\"X\n" +
+	"\x14RestoreStoreResponse\x12\x12\n" +
+	"\x04site\x18\x01 \x01(\tR\x04site\x12\x18\n" +
+	"\aadopted\x18\x02 \x03(\tR\aadopted\x12\x12\n" +
+	"\x04kept\x18\x03 \x03(\tR\x04kept\"|\n" +
 	"\x11RunReplicaRequest\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\tR\areplica\x12\x12\n" +
 	"\x04site\x18\x02 \x01(\tR\x04site\x12\x18\n" +
@@ -2721,7 +3146,7 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"\n" +
 	"public_key\x18\x03 \x01(\tR\tpublicKey\x12\x16\n" +
 	"\x06subnet\x18\x04 \x01(\tR\x06subnet\x12\x1c\n" +
-	"\tendpoints\x18\x05 \x03(\tR\tendpoints2\xf2\x05\n" +
+	"\tendpoints\x18\x05 \x03(\tR\tendpoints2\xe6\a\n" +
 	"\x0eMachineService\x129\n" +
 	"\x04Info\x12\x17.uncloud.v1.InfoRequest\x1a\x18.uncloud.v1.InfoResponse\x129\n" +
 	"\x04Init\x12\x17.uncloud.v1.InitRequest\x1a\x18.uncloud.v1.InfoResponse\x12;\n" +
@@ -2734,7 +3159,11 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"ListImages\x12\x1d.uncloud.v1.ListImagesRequest\x1a\x1e.uncloud.v1.ListImagesResponse\x12E\n" +
 	"\bHasBlobs\x12\x1b.uncloud.v1.HasBlobsRequest\x1a\x1c.uncloud.v1.HasBlobsResponse\x12J\n" +
 	"\tPushImage\x12\x1c.uncloud.v1.PushImageRequest\x1a\x1d.uncloud.v1.PushImageResponse(\x01\x12N\n" +
-	"\vStoreStatus\x12\x1e.uncloud.v1.StoreStatusRequest\x1a\x1f.uncloud.v1.StoreStatusResponse2\x9d\x03\n" +
+	"\vStoreStatus\x12\x1e.uncloud.v1.StoreStatusRequest\x1a\x1f.uncloud.v1.StoreStatusResponse\x12K\n" +
+	"\n" +
+	"CheckStore\x12\x1d.uncloud.v1.CheckStoreRequest\x1a\x1e.uncloud.v1.CheckStoreResponse\x12P\n" +
+	"\vBackupStore\x12\x1e.uncloud.v1.BackupStoreRequest\x1a\x1f.uncloud.v1.BackupStoreResponse0\x01\x12S\n" +
+	"\fRestoreStore\x12\x1f.uncloud.v1.RestoreStoreRequest\x1a .uncloud.v1.RestoreStoreResponse(\x012\x9d\x03\n" +
 	"\vPeerService\x12K\n" +
 	"\n" +
 	"RunReplica\x12\x1d.uncloud.v1.RunReplicaRequest\x1a\x1e.uncloud.v1.RunReplicaResponse\x12T\n" +
@@ -2757,7 +3186,7 @@ func file_uncloud_v1_machine_proto_rawDescGZIP() []byte {
 	return file_uncloud_v1_machine_proto_rawDescData
 }
 
-var file_uncloud_v1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_uncloud_v1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_uncloud_v1_machine_proto_goTypes = []any{
 	(*InfoRequest)(nil),           // 0: uncloud.v1.InfoRequest
 	(*InfoResponse)(nil),          // 1: uncloud.v1.InfoResponse
@@ -2786,88 +3215,104 @@ var file_uncloud_v1_machine_proto_goTypes = []any{
 	(*StoreStatusResponse)(nil),   // 24: uncloud.v1.StoreStatusResponse
 	(*SiteStatus)(nil),            // 25: uncloud.v1.SiteStatus
 	(*PeerStatus)(nil),            // 26: uncloud.v1.PeerStatus
-	(*RunReplicaRequest)(nil),     // 27: uncloud.v1.RunReplicaRequest
-	(*RunReplicaResponse)(nil),    // 28: uncloud.v1.RunReplicaResponse
-	(*RetireReplicaRequest)(nil),  // 29: uncloud.v1.RetireReplicaRequest
-	(*RetireReplicaResponse)(nil), // 30: uncloud.v1.RetireReplicaResponse
-	(*RemoveVolumeRequest)(nil),   // 31: uncloud.v1.RemoveVolumeRequest
-	(*RemoveVolumeResponse)(nil),  // 32: uncloud.v1.RemoveVolumeResponse
-	(*AwaitLoadedRequest)(nil),    // 33: uncloud.v1.AwaitLoadedRequest
-	(*AwaitLoadedResponse)(nil),   // 34: uncloud.v1.AwaitLoadedResponse
-	(*HasImagesRequest)(nil),      // 35: uncloud.v1.HasImagesRequest
-	(*HasImagesResponse)(nil),     // 36: uncloud.v1.HasImagesResponse
-	(*AdmitRequest)(nil),          // 37: uncloud.v1.AdmitRequest
-	(*AdmitResponse)(nil),         // 38: uncloud.v1.AdmitResponse
-	(*Member)(nil),                // 39: uncloud.v1.Member
-	nil,                           // 40: uncloud.v1.JoinRequest.LabelsEntry
-	nil,                           // 41: uncloud.v1.ExecStart.EnvEntry
-	nil,                           // 42: uncloud.v1.AdmitRequest.LabelsEntry
-	(*HealthNote)(nil),            // 43: uncloud.v1.HealthNote
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
-	(*Image)(nil),                 // 45: uncloud.v1.Image
-	(*Fault)(nil),                 // 46: uncloud.v1.Fault
+	(*CheckStoreRequest)(nil),     // 27: uncloud.v1.CheckStoreRequest
+	(*CheckStoreResponse)(nil),    // 28: uncloud.v1.CheckStoreResponse
+	(*StoreBackup)(nil),           // 29: uncloud.v1.StoreBackup
+	(*BackupStoreRequest)(nil),    // 30: uncloud.v1.BackupStoreRequest
+	(*BackupStoreResponse)(nil),   // 31: uncloud.v1.BackupStoreResponse
+	(*RestoreStoreRequest)(nil),   // 32: uncloud.v1.RestoreStoreRequest
+	(*RestoreStoreResponse)(nil),  // 33: uncloud.v1.RestoreStoreResponse
+	(*RunReplicaRequest)(nil),     // 34: uncloud.v1.RunReplicaRequest
+	(*RunReplicaResponse)(nil),    // 35: uncloud.v1.RunReplicaResponse
+	(*RetireReplicaRequest)(nil),  // 36: uncloud.v1.RetireReplicaRequest
+	(*RetireReplicaResponse)(nil), // 37: uncloud.v1.RetireReplicaResponse
+	(*RemoveVolumeRequest)(nil),   // 38: uncloud.v1.RemoveVolumeRequest
+	(*RemoveVolumeResponse)(nil),  // 39: uncloud.v1.RemoveVolumeResponse
+	(*AwaitLoadedRequest)(nil),    // 40: uncloud.v1.AwaitLoadedRequest
+	(*AwaitLoadedResponse)(nil),   // 41: uncloud.v1.AwaitLoadedResponse
+	(*HasImagesRequest)(nil),      // 42: uncloud.v1.HasImagesRequest
+	(*HasImagesResponse)(nil),     // 43: uncloud.v1.HasImagesResponse
+	(*AdmitRequest)(nil),          // 44: uncloud.v1.AdmitRequest
+	(*AdmitResponse)(nil),         // 45: uncloud.v1.AdmitResponse
+	(*Member)(nil),                // 46: uncloud.v1.Member
+	nil,                           // 47: uncloud.v1.JoinRequest.LabelsEntry
+	nil,                           // 48: uncloud.v1.ExecStart.EnvEntry
+	nil,                           // 49: uncloud.v1.AdmitRequest.LabelsEntry
+	(*HealthNote)(nil),            // 50: uncloud.v1.HealthNote
+	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
+	(*Image)(nil),                 // 52: uncloud.v1.Image
+	(*Fault)(nil),                 // 53: uncloud.v1.Fault
 }
 var file_uncloud_v1_machine_proto_depIdxs = []int32{
-	43, // 0: uncloud.v1.InfoResponse.health:type_name -> uncloud.v1.HealthNote
-	40, // 1: uncloud.v1.JoinRequest.labels:type_name -> uncloud.v1.JoinRequest.LabelsEntry
+	50, // 0: uncloud.v1.InfoResponse.health:type_name -> uncloud.v1.HealthNote
+	47, // 1: uncloud.v1.JoinRequest.labels:type_name -> uncloud.v1.JoinRequest.LabelsEntry
 	1,  // 2: uncloud.v1.JoinProgress.info:type_name -> uncloud.v1.InfoResponse
 	9,  // 3: uncloud.v1.WireGuardResponse.peers:type_name -> uncloud.v1.WireGuardPeer
-	44, // 4: uncloud.v1.WireGuardPeer.last_handshake:type_name -> google.protobuf.Timestamp
-	44, // 5: uncloud.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	44, // 6: uncloud.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	44, // 7: uncloud.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	51, // 4: uncloud.v1.WireGuardPeer.last_handshake:type_name -> google.protobuf.Timestamp
+	51, // 5: uncloud.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	51, // 6: uncloud.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	51, // 7: uncloud.v1.LogLine.at:type_name -> google.protobuf.Timestamp
 	13, // 8: uncloud.v1.ExecRequest.start:type_name -> uncloud.v1.ExecStart
 	14, // 9: uncloud.v1.ExecRequest.resize:type_name -> uncloud.v1.TerminalSize
-	41, // 10: uncloud.v1.ExecStart.env:type_name -> uncloud.v1.ExecStart.EnvEntry
+	48, // 10: uncloud.v1.ExecStart.env:type_name -> uncloud.v1.ExecStart.EnvEntry
 	14, // 11: uncloud.v1.ExecStart.size:type_name -> uncloud.v1.TerminalSize
-	45, // 12: uncloud.v1.ListImagesResponse.images:type_name -> uncloud.v1.Image
+	52, // 12: uncloud.v1.ListImagesResponse.images:type_name -> uncloud.v1.Image
 	21, // 13: uncloud.v1.PushImageRequest.start:type_name -> uncloud.v1.PushImageStart
 	25, // 14: uncloud.v1.StoreStatusResponse.sites:type_name -> uncloud.v1.SiteStatus
 	26, // 15: uncloud.v1.StoreStatusResponse.peers:type_name -> uncloud.v1.PeerStatus
-	44, // 16: uncloud.v1.PeerStatus.last_sync:type_name -> google.protobuf.Timestamp
-	46, // 17: uncloud.v1.RunReplicaResponse.fault:type_name -> uncloud.v1.Fault
-	42, // 18: uncloud.v1.AdmitRequest.labels:type_name -> uncloud.v1.AdmitRequest.LabelsEntry
-	46, // 19: uncloud.v1.AdmitResponse.fault:type_name -> uncloud.v1.Fault
-	39, // 20: uncloud.v1.AdmitResponse.members:type_name -> uncloud.v1.Member
-	0,  // 21: uncloud.v1.MachineService.Info:input_type -> uncloud.v1.InfoRequest
-	2,  // 22: uncloud.v1.MachineService.Init:input_type -> uncloud.v1.InitRequest
-	3,  // 23: uncloud.v1.MachineService.Join:input_type -> uncloud.v1.JoinRequest
-	5,  // 24: uncloud.v1.MachineService.Reset:input_type -> uncloud.v1.ResetRequest
-	7,  // 25: uncloud.v1.MachineService.WireGuard:input_type -> uncloud.v1.WireGuardRequest
-	10, // 26: uncloud.v1.MachineService.Logs:input_type -> uncloud.v1.LogsRequest
-	12, // 27: uncloud.v1.MachineService.Exec:input_type -> uncloud.v1.ExecRequest
-	16, // 28: uncloud.v1.MachineService.ListImages:input_type -> uncloud.v1.ListImagesRequest
-	18, // 29: uncloud.v1.MachineService.HasBlobs:input_type -> uncloud.v1.HasBlobsRequest
-	20, // 30: uncloud.v1.MachineService.PushImage:input_type -> uncloud.v1.PushImageRequest
-	23, // 31: uncloud.v1.MachineService.StoreStatus:input_type -> uncloud.v1.StoreStatusRequest
-	27, // 32: uncloud.v1.PeerService.RunReplica:input_type -> uncloud.v1.RunReplicaRequest
-	29, // 33: uncloud.v1.PeerService.RetireReplica:input_type -> uncloud.v1.RetireReplicaRequest
-	31, // 34: uncloud.v1.PeerService.RemoveVolume:input_type -> uncloud.v1.RemoveVolumeRequest
-	33, // 35: uncloud.v1.PeerService.AwaitLoaded:input_type -> uncloud.v1.AwaitLoadedRequest
-	35, // 36: uncloud.v1.PeerService.HasImages:input_type -> uncloud.v1.HasImagesRequest
-	37, // 37: uncloud.v1.JoinService.Admit:input_type -> uncloud.v1.AdmitRequest
-	1,  // 38: uncloud.v1.MachineService.Info:output_type -> uncloud.v1.InfoResponse
-	1,  // 39: uncloud.v1.MachineService.Init:output_type -> uncloud.v1.InfoResponse
-	4,  // 40: uncloud.v1.MachineService.Join:output_type -> uncloud.v1.JoinProgress
-	6,  // 41: uncloud.v1.MachineService.Reset:output_type -> uncloud.v1.ResetResponse
-	8,  // 42: uncloud.v1.MachineService.WireGuard:output_type -> uncloud.v1.WireGuardResponse
-	11, // 43: uncloud.v1.MachineService.Logs:output_type -> uncloud.v1.LogLine
-	15, // 44: uncloud.v1.MachineService.Exec:output_type -> uncloud.v1.ExecResponse
-	17, // 45: uncloud.v1.MachineService.ListImages:output_type -> uncloud.v1.ListImagesResponse
-	19, // 46: uncloud.v1.MachineService.HasBlobs:output_type -> uncloud.v1.HasBlobsResponse
-	22, // 47: uncloud.v1.MachineService.PushImage:output_type -> uncloud.v1.PushImageResponse
-	24, // 48: uncloud.v1.MachineService.StoreStatus:output_type -> uncloud.v1.StoreStatusResponse
-	28, // 49: uncloud.v1.PeerService.RunReplica:output_type -> uncloud.v1.RunReplicaResponse
-	30, // 50: uncloud.v1.PeerService.RetireReplica:output_type -> uncloud.v1.RetireReplicaResponse
-	32, // 51: uncloud.v1.PeerService.RemoveVolume:output_type -> uncloud.v1.RemoveVolumeResponse
-	34, // 52: uncloud.v1.PeerService.AwaitLoaded:output_type -> uncloud.v1.AwaitLoadedResponse
-	36, // 53: uncloud.v1.PeerService.HasImages:output_type -> uncloud.v1.HasImagesResponse
-	38, // 54: uncloud.v1.JoinService.Admit:output_type -> uncloud.v1.AdmitResponse
-	38, // [38:55] is the sub-list for method output_type
-	21, // [21:38] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	51, // 16: uncloud.v1.PeerStatus.last_sync:type_name -> google.protobuf.Timestamp
+	51, // 17: uncloud.v1.StoreBackup.created_at:type_name -> google.protobuf.Timestamp
+	29, // 18: uncloud.v1.BackupStoreResponse.backup:type_name -> uncloud.v1.StoreBackup
+	29, // 19: uncloud.v1.RestoreStoreRequest.backup:type_name -> uncloud.v1.StoreBackup
+	53, // 20: uncloud.v1.RunReplicaResponse.fault:type_name -> uncloud.v1.Fault
+	49, // 21: uncloud.v1.AdmitRequest.labels:type_name -> uncloud.v1.AdmitRequest.LabelsEntry
+	53, // 22: uncloud.v1.AdmitResponse.fault:type_name -> uncloud.v1.Fault
+	46, // 23: uncloud.v1.AdmitResponse.members:type_name -> uncloud.v1.Member
+	0,  // 24: uncloud.v1.MachineService.Info:input_type -> uncloud.v1.InfoRequest
+	2,  // 25: uncloud.v1.MachineService.Init:input_type -> uncloud.v1.InitRequest
+	3,  // 26: uncloud.v1.MachineService.Join:input_type -> uncloud.v1.JoinRequest
+	5,  // 27: uncloud.v1.MachineService.Reset:input_type -> uncloud.v1.ResetRequest
+	7,  // 28: uncloud.v1.MachineService.WireGuard:input_type -> uncloud.v1.WireGuardRequest
+	10, // 29: uncloud.v1.MachineService.Logs:input_type -> uncloud.v1.LogsRequest
+	12, // 30: uncloud.v1.MachineService.Exec:input_type -> uncloud.v1.ExecRequest
+	16, // 31: uncloud.v1.MachineService.ListImages:input_type -> uncloud.v1.ListImagesRequest
+	18, // 32: uncloud.v1.MachineService.HasBlobs:input_type -> uncloud.v1.HasBlobsRequest
+	20, // 33: uncloud.v1.MachineService.PushImage:input_type -> uncloud.v1.PushImageRequest
+	23, // 34: uncloud.v1.MachineService.StoreStatus:input_type -> uncloud.v1.StoreStatusRequest
+	27, // 35: uncloud.v1.MachineService.CheckStore:input_type -> uncloud.v1.CheckStoreRequest
+	30, // 36: uncloud.v1.MachineService.BackupStore:input_type -> uncloud.v1.BackupStoreRequest
+	32, // 37: uncloud.v1.MachineService.RestoreStore:input_type -> uncloud.v1.RestoreStoreRequest
+	34, // 38: uncloud.v1.PeerService.RunReplica:input_type -> uncloud.v1.RunReplicaRequest
+	36, // 39: uncloud.v1.PeerService.RetireReplica:input_type -> uncloud.v1.RetireReplicaRequest
+	38, // 40: uncloud.v1.PeerService.RemoveVolume:input_type -> uncloud.v1.RemoveVolumeRequest
+	40, // 41: uncloud.v1.PeerService.AwaitLoaded:input_type -> uncloud.v1.AwaitLoadedRequest
+	42, // 42: uncloud.v1.PeerService.HasImages:input_type -> uncloud.v1.HasImagesRequest
+	44, // 43: uncloud.v1.JoinService.Admit:input_type -> uncloud.v1.AdmitRequest
+	1,  // 44: uncloud.v1.MachineService.Info:output_type -> uncloud.v1.InfoResponse
+	1,  // 45: uncloud.v1.MachineService.Init:output_type -> uncloud.v1.InfoResponse
+	4,  // 46: uncloud.v1.MachineService.Join:output_type -> uncloud.v1.JoinProgress
+	6,  // 47: uncloud.v1.MachineService.Reset:output_type -> uncloud.v1.ResetResponse
+	8,  // 48: uncloud.v1.MachineService.WireGuard:output_type -> uncloud.v1.WireGuardResponse
+	11, // 49: uncloud.v1.MachineService.Logs:output_type -> uncloud.v1.LogLine
+	15, // 50: uncloud.v1.MachineService.Exec:output_type -> uncloud.v1.ExecResponse
+	17, // 51: uncloud.v1.MachineService.ListImages:output_type -> uncloud.v1.ListImagesResponse
+	19, // 52: uncloud.v1.MachineService.HasBlobs:output_type -> uncloud.v1.HasBlobsResponse
+	22, // 53: uncloud.v1.MachineService.PushImage:output_type -> uncloud.v1.PushImageResponse
+	24, // 54: uncloud.v1.MachineService.StoreStatus:output_type -> uncloud.v1.StoreStatusResponse
+	28, // 55: uncloud.v1.MachineService.CheckStore:output_type -> uncloud.v1.CheckStoreResponse
+	31, // 56: uncloud.v1.MachineService.BackupStore:output_type -> uncloud.v1.BackupStoreResponse
+	33, // 57: uncloud.v1.MachineService.RestoreStore:output_type -> uncloud.v1.RestoreStoreResponse
+	35, // 58: uncloud.v1.PeerService.RunReplica:output_type -> uncloud.v1.RunReplicaResponse
+	37, // 59: uncloud.v1.PeerService.RetireReplica:output_type -> uncloud.v1.RetireReplicaResponse
+	39, // 60: uncloud.v1.PeerService.RemoveVolume:output_type -> uncloud.v1.RemoveVolumeResponse
+	41, // 61: uncloud.v1.PeerService.AwaitLoaded:output_type -> uncloud.v1.AwaitLoadedResponse
+	43, // 62: uncloud.v1.PeerService.HasImages:output_type -> uncloud.v1.HasImagesResponse
+	45, // 63: uncloud.v1.JoinService.Admit:output_type -> uncloud.v1.AdmitResponse
+	44, // [44:64] is the sub-list for method output_type
+	24, // [24:44] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_uncloud_v1_machine_proto_init() }
@@ -2882,7 +3327,7 @@ func file_uncloud_v1_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_uncloud_v1_machine_proto_rawDesc), len(file_uncloud_v1_machine_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

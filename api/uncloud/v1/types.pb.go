@@ -278,8 +278,9 @@ type Service struct {
 	Endpoints []string               `protobuf:"bytes,10,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Canonical JSON of the revision's spec (package spec). Only in Inspect.
-	SpecJson      string        `protobuf:"bytes,12,opt,name=spec_json,json=specJson,proto3" json:"spec_json,omitempty"`
-	Instances     []*Replica    `protobuf:"bytes,13,rep,name=instances,proto3" json:"instances,omitempty"`
+	SpecJson string `protobuf:"bytes,12,opt,name=spec_json,json=specJson,proto3" json:"spec_json,omitempty"`
+	// Each of them. Only in Inspect.
+	ReplicaList   []*Replica    `protobuf:"bytes,13,rep,name=replica_list,json=replicaList,proto3" json:"replica_list,omitempty"`
 	Rollouts      []*Rollout    `protobuf:"bytes,14,rep,name=rollouts,proto3" json:"rollouts,omitempty"`
 	Health        []*HealthNote `protobuf:"bytes,15,rep,name=health,proto3" json:"health,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -400,9 +401,9 @@ func (x *Service) GetSpecJson() string {
 	return ""
 }
 
-func (x *Service) GetInstances() []*Replica {
+func (x *Service) GetReplicaList() []*Replica {
 	if x != nil {
-		return x.Instances
+		return x.ReplicaList
 	}
 	return nil
 }
@@ -1225,7 +1226,7 @@ const file_uncloud_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"HealthNote\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xf6\x03\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xfb\x03\n" +
 	"\aService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x12\n" +
@@ -1240,8 +1241,8 @@ const file_uncloud_v1_types_proto_rawDesc = "" +
 	" \x03(\tR\tendpoints\x129\n" +
 	"\n" +
 	"created_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x1b\n" +
-	"\tspec_json\x18\f \x01(\tR\bspecJson\x121\n" +
-	"\tinstances\x18\r \x03(\v2\x13.uncloud.v1.ReplicaR\tinstances\x12/\n" +
+	"\tspec_json\x18\f \x01(\tR\bspecJson\x126\n" +
+	"\freplica_list\x18\r \x03(\v2\x13.uncloud.v1.ReplicaR\vreplicaList\x12/\n" +
 	"\brollouts\x18\x0e \x03(\v2\x13.uncloud.v1.RolloutR\brollouts\x12.\n" +
 	"\x06health\x18\x0f \x03(\v2\x16.uncloud.v1.HealthNoteR\x06health\"\x8e\x04\n" +
 	"\aReplica\x12\x0e\n" +
@@ -1356,7 +1357,7 @@ var file_uncloud_v1_types_proto_depIdxs = []int32{
 	12, // 1: uncloud.v1.Machine.joined_at:type_name -> google.protobuf.Timestamp
 	1,  // 2: uncloud.v1.Machine.health:type_name -> uncloud.v1.HealthNote
 	12, // 3: uncloud.v1.Service.created_at:type_name -> google.protobuf.Timestamp
-	3,  // 4: uncloud.v1.Service.instances:type_name -> uncloud.v1.Replica
+	3,  // 4: uncloud.v1.Service.replica_list:type_name -> uncloud.v1.Replica
 	4,  // 5: uncloud.v1.Service.rollouts:type_name -> uncloud.v1.Rollout
 	1,  // 6: uncloud.v1.Service.health:type_name -> uncloud.v1.HealthNote
 	12, // 7: uncloud.v1.Replica.since:type_name -> google.protobuf.Timestamp

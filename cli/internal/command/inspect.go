@@ -40,9 +40,9 @@ func (a *app) service(s *uncloudv1.Service) {
 		"service", out.Bold(s.GetName()), "project", s.GetProject(), "id", s.GetId(), "mode", s.GetMode(),
 		"state", out.State(s.GetWanted()), "healthy", a.healthy(s), "revision", s.GetRevision(), "image", s.GetImage(),
 		"endpoints", strings.Join(s.GetEndpoints(), ", "), "created", moment(s.GetCreatedAt()))
-	if len(s.GetInstances()) > 0 {
+	if len(s.GetReplicaList()) > 0 {
 		out.Line("")
-		a.replicaTable(s.GetInstances())
+		a.replicaTable(s.GetReplicaList())
 	}
 	if len(s.GetRollouts()) > 0 {
 		out.Line("")

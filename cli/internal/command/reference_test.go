@@ -56,7 +56,7 @@ func TestCommandReference(t *testing.T) {
 }
 
 func writeCommand(b *bytes.Buffer, cmd *cobra.Command) {
-	if cmd.HasAvailableSubCommands() {
+	if cmd.HasAvailableSubCommands() && cmd.Flags().Lookup("output") == nil {
 		fmt.Fprintf(b, "## %s\n\n%s.\n\n", cmd.CommandPath(), cmd.Short)
 		if cmd.Long != "" {
 			fmt.Fprintf(b, "```text\n%s\n```\n\n", cmd.Long)
@@ -76,6 +76,9 @@ func writeCommand(b *bytes.Buffer, cmd *cobra.Command) {
 	writeFlags(b, cmd.NonInheritedFlags())
 	if cmd.Example != "" {
 		fmt.Fprintf(b, "Examples:\n\n%s\n\n", regexp.MustCompile(`(?m)^  `).ReplaceAllString(cmd.Example, "    "))
+	}
+	for _, sub := range cmd.Commands() {
+		writeCommand(b, sub)
 	}
 }
 
@@ -142,7 +145,9 @@ var jsonCommands = []struct {
 	{"uc machine label", &uncloudv1.Machine{}},
 	{"uc machine ls", &uncloudv1.ListMachinesResponse{}},
 	{"uc machine ticket", &uncloudv1.CreateTicketResponse{}},
+	{"uc machine ticket ls", &uncloudv1.ListTicketsResponse{}},
 	{"uc ps", &uncloudv1.ListReplicasResponse{}},
+	{"uc store check", &uncloudv1.CheckStoreResponse{}},
 	{"uc store status", &uncloudv1.StoreStatusResponse{}},
 	{"uc volume ls", &uncloudv1.ListVolumesResponse{}},
 	{"uc wg show", &uncloudv1.WireGuardResponse{}},

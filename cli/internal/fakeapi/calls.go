@@ -28,6 +28,14 @@ func (c cluster) CreateTicket(_ context.Context, r *connect.Request[uncloudv1.Cr
 	return unary(c.api.CreateTicket, r)
 }
 
+func (c cluster) ListTickets(_ context.Context, r *connect.Request[uncloudv1.ListTicketsRequest]) (*connect.Response[uncloudv1.ListTicketsResponse], error) {
+	return unary(c.api.ListTickets, r)
+}
+
+func (c cluster) RevokeTicket(_ context.Context, r *connect.Request[uncloudv1.RevokeTicketRequest]) (*connect.Response[uncloudv1.Ticket], error) {
+	return unary(c.api.RevokeTicket, r)
+}
+
 func (c cluster) ListServices(_ context.Context, r *connect.Request[uncloudv1.ListServicesRequest]) (*connect.Response[uncloudv1.ListServicesResponse], error) {
 	return unary(c.api.ListServices, r)
 }
@@ -102,6 +110,10 @@ func (m machine) WireGuard(_ context.Context, r *connect.Request[uncloudv1.WireG
 
 func (m machine) StoreStatus(_ context.Context, r *connect.Request[uncloudv1.StoreStatusRequest]) (*connect.Response[uncloudv1.StoreStatusResponse], error) {
 	return addressed(without[uncloudv1.StoreStatusRequest](m.api.StoreStatus), r)
+}
+
+func (m machine) CheckStore(_ context.Context, r *connect.Request[uncloudv1.CheckStoreRequest]) (*connect.Response[uncloudv1.CheckStoreResponse], error) {
+	return addressed(without[uncloudv1.CheckStoreRequest](m.api.CheckStore), r)
 }
 
 // without makes an addressed call of one whose request says nothing.

@@ -12,6 +12,7 @@ import (
 	"net/http"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	uncloudv1 "uncloud/api/uncloud/v1"
 	"uncloud/api/uncloud/v1/uncloudv1connect"
@@ -29,6 +30,8 @@ type API struct {
 	LabelMachine   func(*uncloudv1.LabelMachineRequest) (*uncloudv1.Machine, error)
 	RemoveMachine  func(context.Context, *uncloudv1.RemoveMachineRequest, Tell) error
 	CreateTicket   func(*uncloudv1.CreateTicketRequest) (*uncloudv1.CreateTicketResponse, error)
+	ListTickets    func(*uncloudv1.ListTicketsRequest) (*uncloudv1.ListTicketsResponse, error)
+	RevokeTicket   func(*uncloudv1.RevokeTicketRequest) (*uncloudv1.Ticket, error)
 
 	ListServices   func(*uncloudv1.ListServicesRequest) (*uncloudv1.ListServicesResponse, error)
 	InspectService func(*uncloudv1.InspectServiceRequest) (*uncloudv1.Service, error)
@@ -48,11 +51,16 @@ type API struct {
 	Init        func(*uncloudv1.InitRequest) (*uncloudv1.InfoResponse, error)
 	WireGuard   func(machine string) (*uncloudv1.WireGuardResponse, error)
 	StoreStatus func(machine string) (*uncloudv1.StoreStatusResponse, error)
-	ListImages  func(machine string, r *uncloudv1.ListImagesRequest) (*uncloudv1.ListImagesResponse, error)
-	HasBlobs    func(machine string, r *uncloudv1.HasBlobsRequest) (*uncloudv1.HasBlobsResponse, error)
-	PushImage   func(machine string, receive func() (*uncloudv1.PushImageRequest, error)) (*uncloudv1.PushImageResponse, error)
-	Logs        func(ctx context.Context, machine string, r *uncloudv1.LogsRequest, say func(*uncloudv1.LogLine) error) error
-	Exec        func(ctx context.Context, machine string, stream *connect.BidiStream[uncloudv1.ExecRequest, uncloudv1.ExecResponse]) error
+	CheckStore  func(machine string) (*uncloudv1.CheckStoreResponse, error)
+	BackupStore func(machine string, send func(*uncloudv1.BackupStoreResponse) error) error
+	// RestoreStore gets all messages at once.
+	RestoreStore func(messages []*uncloudv1.RestoreStoreRequest) (*uncloudv1.RestoreStoreResponse, error)
+
+	ListImages func(machine string, r *uncloudv1.ListImagesRequest) (*uncloudv1.ListImagesResponse, error)
+	HasBlobs   func(machine string, r *uncloudv1.HasBlobsRequest) (*uncloudv1.HasBlobsResponse, error)
+	PushImage  func(machine string, receive func() (*uncloudv1.PushImageRequest, error)) (*uncloudv1.PushImageResponse, error)
+	Logs       func(ctx context.Context, machine string, r *uncloudv1.LogsRequest, say func(*uncloudv1.LogLine) error) error
+	Exec       func(ctx context.Context, machine string, stream *connect.BidiStream[uncloudv1.ExecRequest, uncloudv1.ExecResponse]) error
 }
 
 // Tell sends one message of a long-running call.
@@ -140,6 +148,28 @@ func (m machine) PushImage(_ context.Context, stream *connect.ClientStream[unclo
 		return nil, io.EOF
 	})
 	if err != nil {
+		return nil, wire.Encode(err)
+	}
+	return connect.NewResponse(answer), nil
+}
+
+func (m machine) BackupStore(_ context.Context, request *connect.Request[uncloudv1.BackupStoreRequest], stream *connect.ServerStream[uncloudv1.BackupStoreResponse]) error {
+	if m.api.BackupStore == nil {
+		return missing()
+	}
+	return wire.Encode(m.api.BackupStore(request.Header().Get(wire.MachineHeader), stream.Send))
+}
+
+func (m machine) RestoreStore(_ context.Context, stream *connect.ClientStream[uncloudv1.RestoreStoreRequest]) (*connect.Response[uncloudv1.RestoreStoreResponse], error) {
+	if m.api.RestoreStore == nil {
+		return nil, missing()
+	}
+	var messages []*uncloudv1.RestoreStoreRequest
+	for stream.Receive() {
+		messages = append(messages, proto.Clone(stream.Msg()).(*uncloudv1.RestoreStoreRequest))
+	}
+	answer, err := m.api.RestoreStore(messages)
+	if err := errors.Join(stream.Err(), err); err != nil {
 		return nil, wire.Encode(err)
 	}
 	return connect.NewResponse(answer), nil

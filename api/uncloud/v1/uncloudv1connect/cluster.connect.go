@@ -51,6 +51,12 @@ const (
 	// ClusterServiceCreateTicketProcedure is the fully-qualified name of the ClusterService's
 	// CreateTicket RPC.
 	ClusterServiceCreateTicketProcedure = "/uncloud.v1.ClusterService/CreateTicket"
+	// ClusterServiceListTicketsProcedure is the fully-qualified name of the ClusterService's
+	// ListTickets RPC.
+	ClusterServiceListTicketsProcedure = "/uncloud.v1.ClusterService/ListTickets"
+	// ClusterServiceRevokeTicketProcedure is the fully-qualified name of the ClusterService's
+	// RevokeTicket RPC.
+	ClusterServiceRevokeTicketProcedure = "/uncloud.v1.ClusterService/RevokeTicket"
 	// ClusterServiceListServicesProcedure is the fully-qualified name of the ClusterService's
 	// ListServices RPC.
 	ClusterServiceListServicesProcedure = "/uncloud.v1.ClusterService/ListServices"
@@ -94,6 +100,9 @@ type ClusterServiceClient interface {
 	LabelMachine(context.Context, *connect.Request[v1.LabelMachineRequest]) (*connect.Response[v1.Machine], error)
 	RemoveMachine(context.Context, *connect.Request[v1.RemoveMachineRequest]) (*connect.ServerStreamForClient[v1.Progress], error)
 	CreateTicket(context.Context, *connect.Request[v1.CreateTicketRequest]) (*connect.Response[v1.CreateTicketResponse], error)
+	ListTickets(context.Context, *connect.Request[v1.ListTicketsRequest]) (*connect.Response[v1.ListTicketsResponse], error)
+	// Nobody joins with the ticket any more. Machines that did stay members.
+	RevokeTicket(context.Context, *connect.Request[v1.RevokeTicketRequest]) (*connect.Response[v1.Ticket], error)
 	ListServices(context.Context, *connect.Request[v1.ListServicesRequest]) (*connect.Response[v1.ListServicesResponse], error)
 	InspectService(context.Context, *connect.Request[v1.InspectServiceRequest]) (*connect.Response[v1.Service], error)
 	ListReplicas(context.Context, *connect.Request[v1.ListReplicasRequest]) (*connect.Response[v1.ListReplicasResponse], error)
@@ -156,6 +165,18 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+ClusterServiceCreateTicketProcedure,
 			connect.WithSchema(clusterServiceMethods.ByName("CreateTicket")),
+			connect.WithClientOptions(opts...),
+		),
+		listTickets: connect.NewClient[v1.ListTicketsRequest, v1.ListTicketsResponse](
+			httpClient,
+			baseURL+ClusterServiceListTicketsProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("ListTickets")),
+			connect.WithClientOptions(opts...),
+		),
+		revokeTicket: connect.NewClient[v1.RevokeTicketRequest, v1.Ticket](
+			httpClient,
+			baseURL+ClusterServiceRevokeTicketProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("RevokeTicket")),
 			connect.WithClientOptions(opts...),
 		),
 		listServices: connect.NewClient[v1.ListServicesRequest, v1.ListServicesResponse](
@@ -241,6 +262,8 @@ type clusterServiceClient struct {
 	labelMachine   *connect.Client[v1.LabelMachineRequest, v1.Machine]
 	removeMachine  *connect.Client[v1.RemoveMachineRequest, v1.Progress]
 	createTicket   *connect.Client[v1.CreateTicketRequest, v1.CreateTicketResponse]
+	listTickets    *connect.Client[v1.ListTicketsRequest, v1.ListTicketsResponse]
+	revokeTicket   *connect.Client[v1.RevokeTicketRequest, v1.Ticket]
 	listServices   *connect.Client[v1.ListServicesRequest, v1.ListServicesResponse]
 	inspectService *connect.Client[v1.InspectServiceRequest, v1.Service]
 	listReplicas   *connect.Client[v1.ListReplicasRequest, v1.ListReplicasResponse]
@@ -283,6 +306,16 @@ func (c *clusterServiceClient) RemoveMachine(ctx context.Context, req *connect.R
 // CreateTicket calls uncloud.v1.ClusterService.CreateTicket.
 func (c *clusterServiceClient) CreateTicket(ctx context.Context, req *connect.Request[v1.CreateTicketRequest]) (*connect.Response[v1.CreateTicketResponse], error) {
 	return c.createTicket.CallUnary(ctx, req)
+}
+
+// ListTickets calls uncloud.v1.ClusterService.ListTickets.
+func (c *clusterServiceClient) ListTickets(ctx context.Context, req *connect.Request[v1.ListTicketsRequest]) (*connect.Response[v1.ListTicketsResponse], error) {
+	return c.listTickets.CallUnary(ctx, req)
+}
+
+// RevokeTicket calls uncloud.v1.ClusterService.RevokeTicket.
+func (c *clusterServiceClient) RevokeTicket(ctx context.Context, req *connect.Request[v1.RevokeTicketRequest]) (*connect.Response[v1.Ticket], error) {
+	return c.revokeTicket.CallUnary(ctx, req)
 }
 
 // ListServices calls uncloud.v1.ClusterService.ListServices.
@@ -353,6 +386,9 @@ type ClusterServiceHandler interface {
 	LabelMachine(context.Context, *connect.Request[v1.LabelMachineRequest]) (*connect.Response[v1.Machine], error)
 	RemoveMachine(context.Context, *connect.Request[v1.RemoveMachineRequest], *connect.ServerStream[v1.Progress]) error
 	CreateTicket(context.Context, *connect.Request[v1.CreateTicketRequest]) (*connect.Response[v1.CreateTicketResponse], error)
+	ListTickets(context.Context, *connect.Request[v1.ListTicketsRequest]) (*connect.Response[v1.ListTicketsResponse], error)
+	// Nobody joins with the ticket any more. Machines that did stay members.
+	RevokeTicket(context.Context, *connect.Request[v1.RevokeTicketRequest]) (*connect.Response[v1.Ticket], error)
 	ListServices(context.Context, *connect.Request[v1.ListServicesRequest]) (*connect.Response[v1.ListServicesResponse], error)
 	InspectService(context.Context, *connect.Request[v1.InspectServiceRequest]) (*connect.Response[v1.Service], error)
 	ListReplicas(context.Context, *connect.Request[v1.ListReplicasRequest]) (*connect.Response[v1.ListReplicasResponse], error)
@@ -411,6 +447,18 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		ClusterServiceCreateTicketProcedure,
 		svc.CreateTicket,
 		connect.WithSchema(clusterServiceMethods.ByName("CreateTicket")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceListTicketsHandler := connect.NewUnaryHandler(
+		ClusterServiceListTicketsProcedure,
+		svc.ListTickets,
+		connect.WithSchema(clusterServiceMethods.ByName("ListTickets")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceRevokeTicketHandler := connect.NewUnaryHandler(
+		ClusterServiceRevokeTicketProcedure,
+		svc.RevokeTicket,
+		connect.WithSchema(clusterServiceMethods.ByName("RevokeTicket")),
 		connect.WithHandlerOptions(opts...),
 	)
 	clusterServiceListServicesHandler := connect.NewUnaryHandler(
@@ -499,6 +547,10 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceRemoveMachineHandler.ServeHTTP(w, r)
 		case ClusterServiceCreateTicketProcedure:
 			clusterServiceCreateTicketHandler.ServeHTTP(w, r)
+		case ClusterServiceListTicketsProcedure:
+			clusterServiceListTicketsHandler.ServeHTTP(w, r)
+		case ClusterServiceRevokeTicketProcedure:
+			clusterServiceRevokeTicketHandler.ServeHTTP(w, r)
 		case ClusterServiceListServicesProcedure:
 			clusterServiceListServicesHandler.ServeHTTP(w, r)
 		case ClusterServiceInspectServiceProcedure:
@@ -554,6 +606,14 @@ func (UnimplementedClusterServiceHandler) RemoveMachine(context.Context, *connec
 
 func (UnimplementedClusterServiceHandler) CreateTicket(context.Context, *connect.Request[v1.CreateTicketRequest]) (*connect.Response[v1.CreateTicketResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.ClusterService.CreateTicket is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) ListTickets(context.Context, *connect.Request[v1.ListTicketsRequest]) (*connect.Response[v1.ListTicketsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.ClusterService.ListTickets is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) RevokeTicket(context.Context, *connect.Request[v1.RevokeTicketRequest]) (*connect.Response[v1.Ticket], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.ClusterService.RevokeTicket is not implemented"))
 }
 
 func (UnimplementedClusterServiceHandler) ListServices(context.Context, *connect.Request[v1.ListServicesRequest]) (*connect.Response[v1.ListServicesResponse], error) {

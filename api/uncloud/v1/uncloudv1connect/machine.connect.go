@@ -63,6 +63,15 @@ const (
 	// MachineServiceStoreStatusProcedure is the fully-qualified name of the MachineService's
 	// StoreStatus RPC.
 	MachineServiceStoreStatusProcedure = "/uncloud.v1.MachineService/StoreStatus"
+	// MachineServiceCheckStoreProcedure is the fully-qualified name of the MachineService's CheckStore
+	// RPC.
+	MachineServiceCheckStoreProcedure = "/uncloud.v1.MachineService/CheckStore"
+	// MachineServiceBackupStoreProcedure is the fully-qualified name of the MachineService's
+	// BackupStore RPC.
+	MachineServiceBackupStoreProcedure = "/uncloud.v1.MachineService/BackupStore"
+	// MachineServiceRestoreStoreProcedure is the fully-qualified name of the MachineService's
+	// RestoreStore RPC.
+	MachineServiceRestoreStoreProcedure = "/uncloud.v1.MachineService/RestoreStore"
 	// PeerServiceRunReplicaProcedure is the fully-qualified name of the PeerService's RunReplica RPC.
 	PeerServiceRunReplicaProcedure = "/uncloud.v1.PeerService/RunReplica"
 	// PeerServiceRetireReplicaProcedure is the fully-qualified name of the PeerService's RetireReplica
@@ -97,6 +106,16 @@ type MachineServiceClient interface {
 	HasBlobs(context.Context, *connect.Request[v1.HasBlobsRequest]) (*connect.Response[v1.HasBlobsResponse], error)
 	PushImage(context.Context) *connect.ClientStreamForClient[v1.PushImageRequest, v1.PushImageResponse]
 	StoreStatus(context.Context, *connect.Request[v1.StoreStatusRequest]) (*connect.Response[v1.StoreStatusResponse], error)
+	// Reads the whole database of this machine's store and compares all that has
+	// to agree. Writers wait meanwhile.
+	CheckStore(context.Context, *connect.Request[v1.CheckStoreRequest]) (*connect.Response[v1.CheckStoreResponse], error)
+	// A copy of the store as it is between two commits. The first message
+	// describes it, the others are its content.
+	BackupStore(context.Context, *connect.Request[v1.BackupStoreRequest]) (*connect.ServerStreamForClient[v1.BackupStoreResponse], error)
+	// Puts a backup in place of this machine's store. The first message
+	// describes it, the others are its content. Refused over the mesh: the
+	// machine leaves it for a moment.
+	RestoreStore(context.Context) *connect.ClientStreamForClient[v1.RestoreStoreRequest, v1.RestoreStoreResponse]
 }
 
 // NewMachineServiceClient constructs a client for the uncloud.v1.MachineService service. By
@@ -176,22 +195,43 @@ func NewMachineServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(machineServiceMethods.ByName("StoreStatus")),
 			connect.WithClientOptions(opts...),
 		),
+		checkStore: connect.NewClient[v1.CheckStoreRequest, v1.CheckStoreResponse](
+			httpClient,
+			baseURL+MachineServiceCheckStoreProcedure,
+			connect.WithSchema(machineServiceMethods.ByName("CheckStore")),
+			connect.WithClientOptions(opts...),
+		),
+		backupStore: connect.NewClient[v1.BackupStoreRequest, v1.BackupStoreResponse](
+			httpClient,
+			baseURL+MachineServiceBackupStoreProcedure,
+			connect.WithSchema(machineServiceMethods.ByName("BackupStore")),
+			connect.WithClientOptions(opts...),
+		),
+		restoreStore: connect.NewClient[v1.RestoreStoreRequest, v1.RestoreStoreResponse](
+			httpClient,
+			baseURL+MachineServiceRestoreStoreProcedure,
+			connect.WithSchema(machineServiceMethods.ByName("RestoreStore")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // machineServiceClient implements MachineServiceClient.
 type machineServiceClient struct {
-	info        *connect.Client[v1.InfoRequest, v1.InfoResponse]
-	init        *connect.Client[v1.InitRequest, v1.InfoResponse]
-	join        *connect.Client[v1.JoinRequest, v1.JoinProgress]
-	reset       *connect.Client[v1.ResetRequest, v1.ResetResponse]
-	wireGuard   *connect.Client[v1.WireGuardRequest, v1.WireGuardResponse]
-	logs        *connect.Client[v1.LogsRequest, v1.LogLine]
-	exec        *connect.Client[v1.ExecRequest, v1.ExecResponse]
-	listImages  *connect.Client[v1.ListImagesRequest, v1.ListImagesResponse]
-	hasBlobs    *connect.Client[v1.HasBlobsRequest, v1.HasBlobsResponse]
-	pushImage   *connect.Client[v1.PushImageRequest, v1.PushImageResponse]
-	storeStatus *connect.Client[v1.StoreStatusRequest, v1.StoreStatusResponse]
+	info         *connect.Client[v1.InfoRequest, v1.InfoResponse]
+	init         *connect.Client[v1.InitRequest, v1.InfoResponse]
+	join         *connect.Client[v1.JoinRequest, v1.JoinProgress]
+	reset        *connect.Client[v1.ResetRequest, v1.ResetResponse]
+	wireGuard    *connect.Client[v1.WireGuardRequest, v1.WireGuardResponse]
+	logs         *connect.Client[v1.LogsRequest, v1.LogLine]
+	exec         *connect.Client[v1.ExecRequest, v1.ExecResponse]
+	listImages   *connect.Client[v1.ListImagesRequest, v1.ListImagesResponse]
+	hasBlobs     *connect.Client[v1.HasBlobsRequest, v1.HasBlobsResponse]
+	pushImage    *connect.Client[v1.PushImageRequest, v1.PushImageResponse]
+	storeStatus  *connect.Client[v1.StoreStatusRequest, v1.StoreStatusResponse]
+	checkStore   *connect.Client[v1.CheckStoreRequest, v1.CheckStoreResponse]
+	backupStore  *connect.Client[v1.BackupStoreRequest, v1.BackupStoreResponse]
+	restoreStore *connect.Client[v1.RestoreStoreRequest, v1.RestoreStoreResponse]
 }
 
 // Info calls uncloud.v1.MachineService.Info.
@@ -249,6 +289,21 @@ func (c *machineServiceClient) StoreStatus(ctx context.Context, req *connect.Req
 	return c.storeStatus.CallUnary(ctx, req)
 }
 
+// CheckStore calls uncloud.v1.MachineService.CheckStore.
+func (c *machineServiceClient) CheckStore(ctx context.Context, req *connect.Request[v1.CheckStoreRequest]) (*connect.Response[v1.CheckStoreResponse], error) {
+	return c.checkStore.CallUnary(ctx, req)
+}
+
+// BackupStore calls uncloud.v1.MachineService.BackupStore.
+func (c *machineServiceClient) BackupStore(ctx context.Context, req *connect.Request[v1.BackupStoreRequest]) (*connect.ServerStreamForClient[v1.BackupStoreResponse], error) {
+	return c.backupStore.CallServerStream(ctx, req)
+}
+
+// RestoreStore calls uncloud.v1.MachineService.RestoreStore.
+func (c *machineServiceClient) RestoreStore(ctx context.Context) *connect.ClientStreamForClient[v1.RestoreStoreRequest, v1.RestoreStoreResponse] {
+	return c.restoreStore.CallClientStream(ctx)
+}
+
 // MachineServiceHandler is an implementation of the uncloud.v1.MachineService service.
 type MachineServiceHandler interface {
 	Info(context.Context, *connect.Request[v1.InfoRequest]) (*connect.Response[v1.InfoResponse], error)
@@ -267,6 +322,16 @@ type MachineServiceHandler interface {
 	HasBlobs(context.Context, *connect.Request[v1.HasBlobsRequest]) (*connect.Response[v1.HasBlobsResponse], error)
 	PushImage(context.Context, *connect.ClientStream[v1.PushImageRequest]) (*connect.Response[v1.PushImageResponse], error)
 	StoreStatus(context.Context, *connect.Request[v1.StoreStatusRequest]) (*connect.Response[v1.StoreStatusResponse], error)
+	// Reads the whole database of this machine's store and compares all that has
+	// to agree. Writers wait meanwhile.
+	CheckStore(context.Context, *connect.Request[v1.CheckStoreRequest]) (*connect.Response[v1.CheckStoreResponse], error)
+	// A copy of the store as it is between two commits. The first message
+	// describes it, the others are its content.
+	BackupStore(context.Context, *connect.Request[v1.BackupStoreRequest], *connect.ServerStream[v1.BackupStoreResponse]) error
+	// Puts a backup in place of this machine's store. The first message
+	// describes it, the others are its content. Refused over the mesh: the
+	// machine leaves it for a moment.
+	RestoreStore(context.Context, *connect.ClientStream[v1.RestoreStoreRequest]) (*connect.Response[v1.RestoreStoreResponse], error)
 }
 
 // NewMachineServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -342,6 +407,24 @@ func NewMachineServiceHandler(svc MachineServiceHandler, opts ...connect.Handler
 		connect.WithSchema(machineServiceMethods.ByName("StoreStatus")),
 		connect.WithHandlerOptions(opts...),
 	)
+	machineServiceCheckStoreHandler := connect.NewUnaryHandler(
+		MachineServiceCheckStoreProcedure,
+		svc.CheckStore,
+		connect.WithSchema(machineServiceMethods.ByName("CheckStore")),
+		connect.WithHandlerOptions(opts...),
+	)
+	machineServiceBackupStoreHandler := connect.NewServerStreamHandler(
+		MachineServiceBackupStoreProcedure,
+		svc.BackupStore,
+		connect.WithSchema(machineServiceMethods.ByName("BackupStore")),
+		connect.WithHandlerOptions(opts...),
+	)
+	machineServiceRestoreStoreHandler := connect.NewClientStreamHandler(
+		MachineServiceRestoreStoreProcedure,
+		svc.RestoreStore,
+		connect.WithSchema(machineServiceMethods.ByName("RestoreStore")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/uncloud.v1.MachineService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case MachineServiceInfoProcedure:
@@ -366,6 +449,12 @@ func NewMachineServiceHandler(svc MachineServiceHandler, opts ...connect.Handler
 			machineServicePushImageHandler.ServeHTTP(w, r)
 		case MachineServiceStoreStatusProcedure:
 			machineServiceStoreStatusHandler.ServeHTTP(w, r)
+		case MachineServiceCheckStoreProcedure:
+			machineServiceCheckStoreHandler.ServeHTTP(w, r)
+		case MachineServiceBackupStoreProcedure:
+			machineServiceBackupStoreHandler.ServeHTTP(w, r)
+		case MachineServiceRestoreStoreProcedure:
+			machineServiceRestoreStoreHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -417,6 +506,18 @@ func (UnimplementedMachineServiceHandler) PushImage(context.Context, *connect.Cl
 
 func (UnimplementedMachineServiceHandler) StoreStatus(context.Context, *connect.Request[v1.StoreStatusRequest]) (*connect.Response[v1.StoreStatusResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.MachineService.StoreStatus is not implemented"))
+}
+
+func (UnimplementedMachineServiceHandler) CheckStore(context.Context, *connect.Request[v1.CheckStoreRequest]) (*connect.Response[v1.CheckStoreResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.MachineService.CheckStore is not implemented"))
+}
+
+func (UnimplementedMachineServiceHandler) BackupStore(context.Context, *connect.Request[v1.BackupStoreRequest], *connect.ServerStream[v1.BackupStoreResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.MachineService.BackupStore is not implemented"))
+}
+
+func (UnimplementedMachineServiceHandler) RestoreStore(context.Context, *connect.ClientStream[v1.RestoreStoreRequest]) (*connect.Response[v1.RestoreStoreResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.MachineService.RestoreStore is not implemented"))
 }
 
 // PeerServiceClient is a client for the uncloud.v1.PeerService service.
