@@ -44,11 +44,13 @@ type Machine struct {
 	Labels      map[string]string `col:"labels"`
 	Roles       []Role            `col:"roles"`
 	Schedulable bool              `col:"schedulable"`
-	Version     string            `col:"version"` // of the agent
-	Generation  string            `col:"generation"`
+	Version     string            `col:"version"`    // of the agent
+	Generation  string            `col:"generation"` // of its NixOS, such as "12 (booted)"
 	OS          string            `col:"os"`
 	Arch        string            `col:"arch"`
 	JoinedAt    time.Time         `col:"joined_at"`
+	System      string            `col:"system"` // that runs: its name in the Nix store, hash first
+	NixOS       string            `col:"nixos"`  // its version; empty elsewhere
 }
 
 // Project is a Compose project: the namespace of services and volumes.
@@ -248,6 +250,8 @@ type State struct {
 	Tickets    map[string]Ticket
 	TicketUses map[string]TicketUse
 	Events     map[string]Event
+	Upgrades   map[string]Upgrade
+	Turns      map[string]Turn // by machine
 }
 
 // Alive tells which machines live, by the view of the machine that asks. The

@@ -129,6 +129,7 @@ func everyRow() []spec.Row {
 	for _, row := range []spec.Row{
 		spec.Cluster{}, spec.Machine{}, spec.Project{}, spec.Service{}, spec.Revision{}, spec.Replica{}, spec.Container{},
 		spec.Rollout{}, spec.Volume{}, spec.Ticket{}, spec.TicketUse{}, spec.Event{},
+		spec.Upgrade{}, spec.Turn{},
 	} {
 		full, empty := reflect.New(reflect.TypeOf(row)).Elem(), reflect.New(reflect.TypeOf(row)).Elem()
 		fill(full)

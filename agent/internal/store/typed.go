@@ -36,6 +36,8 @@ var typedTables = index(
 	mapOf(func(st *spec.State) *map[string]spec.Ticket { return &st.Tickets }),
 	mapOf(func(st *spec.State) *map[string]spec.TicketUse { return &st.TicketUses }),
 	mapOf(func(st *spec.State) *map[string]spec.Event { return &st.Events }),
+	mapOf(func(st *spec.State) *map[string]spec.Upgrade { return &st.Upgrades }),
+	mapOf(func(st *spec.State) *map[string]spec.Turn { return &st.Turns }),
 )
 
 func index(tables ...typed) map[string]typed {
