@@ -2,13 +2,17 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
+	"path/filepath"
 
+	"uncloud/agent/internal/firstboot"
 	"uncloud/internal/faults"
 	"uncloud/internal/spec"
 )
@@ -21,6 +25,9 @@ const (
 	DefaultSocket     = "/run/uncloud/uncloud.sock"
 	DefaultPodman     = "unix:///run/podman/podman.sock"
 	DefaultWireGuard  = 51820
+	// DefaultFirstBootDir is where uncloudd first-boot keeps what a flashed
+	// machine was told.
+	DefaultFirstBootDir = "/var/lib/uncloud-first-boot"
 
 	apiPort       = 51000
 	gossipPort    = 51001
@@ -51,6 +58,8 @@ type Config struct {
 	// Endpoints are tried by others besides the addresses that the machine finds
 	// on its links: a public address behind a forwarding router.
 	Endpoints endpoints `json:"endpoints"`
+	// Interfaces are the links whose addresses are told to others; none are all.
+	Interfaces []string `json:"interfaces"`
 	// ListenPort is the one UDP port. Changing it on a member is noticed by the others.
 	ListenPort uint16 `json:"listenPort"`
 	// MTU of the WireGuard link; 0 is that of the way out minus 80.
@@ -64,6 +73,11 @@ type Config struct {
 
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `json:"logLevel"`
+
+	// firstBoot is the directory of uncloudd first-boot, and untold why what it
+	// says could not be read: nothing that a member needs is there.
+	firstBoot string
+	untold    error
 }
 
 // IngressConfig is how this machine serves routes, where it has the role.
@@ -92,9 +106,28 @@ func (e *endpoints) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// LoadConfig reads a configuration file over the defaults. A missing default
-// file is no error; an unknown key is one, by name.
-func LoadConfig(path string) (Config, error) {
+// LoadConfig reads a configuration file over the defaults, and over that what
+// a flashed machine was told at its boot. A missing default file is no error;
+// an unknown key is one, by name.
+func LoadConfig(path string) (Config, error) { return loadConfig(path, DefaultFirstBootDir) }
+
+func loadConfig(path, firstBoot string) (Config, error) {
+	c, err := readConfig(path)
+	if err != nil {
+		return c, err
+	}
+	if err := c.check(path); err != nil {
+		return c, err
+	}
+	told, err := c.overlaid(filepath.Join(firstBoot, firstboot.ConfigFile))
+	if err != nil {
+		told, told.untold = c, err
+	}
+	told.firstBoot = firstBoot
+	return told, nil
+}
+
+func readConfig(path string) (Config, error) {
 	c := Config{
 		ListenPort: DefaultWireGuard, StateDir: DefaultStateDir, Socket: DefaultSocket, PodmanSocket: DefaultPodman, LogLevel: "info",
 	}
@@ -109,6 +142,37 @@ func LoadConfig(path string) (Config, error) {
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&c); err != nil {
 		return c, faults.New(faults.Invalid, "configuration %s: %w", path, err).WithHint("compare it with the reference in docs/configuration.md")
+	}
+	return c, nil
+}
+
+// overlaid is the configuration with what the machine was told when it was
+// flashed: who it is when it becomes a member, and nothing else.
+func (c Config) overlaid(path string) (Config, error) {
+	text, err := os.ReadFile(path) //nolint:gosec // the machine's own
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	var told firstboot.Config
+	if err == nil {
+		err = json.Unmarshal(text, &told)
+	}
+	if err != nil {
+		return c, faults.New(faults.Invalid, "read what uncloud.txt said: %w", err).
+			WithHint("remove %s, and give the machine its uncloud.txt anew", path)
+	}
+	c.Name = cmp.Or(told.Name, c.Name)
+	c.TicketFile = cmp.Or(told.TicketFile, c.TicketFile)
+	if len(told.Roles) > 0 {
+		c.Roles = told.Roles
+	}
+	if len(told.Labels) > 0 {
+		labels := maps.Clone(c.Labels)
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		maps.Copy(labels, told.Labels)
+		c.Labels = labels
 	}
 	return c, c.check(path)
 }

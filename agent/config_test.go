@@ -1,13 +1,16 @@
 package agent
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"uncloud/internal/faults"
+	"uncloud/internal/spec"
 )
 
 func TestLoadConfig(t *testing.T) {
@@ -39,6 +42,40 @@ func TestLoadConfig(t *testing.T) {
 			}
 			if faults.CodeOf(err) != faults.Invalid || !strings.Contains(err.Error(), tt.wrong) || faults.Of(err).Hint == "" {
 				t.Errorf("error %v does not name %q with a hint", err, tt.wrong)
+			}
+		})
+	}
+}
+
+// TestWhatAFlashedMachineWasToldIsOver its own configuration, where it says
+// something, and what cannot be read costs a member nothing.
+func TestWhatAFlashedMachineWasToldIsOver(t *testing.T) {
+	const own = `{"name":"image","labels":{"a":"1","b":"2"},"roles":["ingress"],"listenPort":4000}`
+	tests := []struct {
+		name, told string
+		want       Config
+		wrong      string
+	}{
+		{"nothing", "", Config{Name: "image", Labels: map[string]string{"a": "1", "b": "2"}, Roles: []spec.Role{"ingress"}}, ""},
+		{"all of it", `{"name":"pi-1","labels":{"b":"3","c":"4"},"roles":["worker"],"ticketFile":"/t"}`,
+			Config{Name: "pi-1", Labels: map[string]string{"a": "1", "b": "3", "c": "4"}, Roles: []spec.Role{"worker"}, TicketFile: "/t"}, ""},
+		{"half a file", `{"name":"pi`, Config{Name: "image", Labels: map[string]string{"a": "1", "b": "2"}, Roles: []spec.Role{"ingress"}}, "uncloud.txt"},
+		{"a name that is none", `{"name":"Pi 1"}`, Config{Name: "image", Labels: map[string]string{"a": "1", "b": "2"}, Roles: []spec.Role{"ingress"}}, "Pi 1"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path, dir := filepath.Join(t.TempDir(), "config.json"), t.TempDir()
+			must(t, os.WriteFile(path, []byte(own), 0o600))
+			if tt.told != "" {
+				must(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(tt.told), 0o600))
+			}
+			c, err := loadConfig(path, dir)
+			must(t, err)
+			if c.ListenPort != 4000 || c.Name != tt.want.Name || !maps.Equal(c.Labels, tt.want.Labels) || !slices.Equal(c.Roles, tt.want.Roles) || c.TicketFile != tt.want.TicketFile {
+				t.Errorf("%+v", c)
+			}
+			if tt.wrong == "" && c.untold != nil || tt.wrong != "" && (c.untold == nil || !strings.Contains(c.untold.Error(), tt.wrong)) {
+				t.Errorf("untold: %v", c.untold)
 			}
 		})
 	}
@@ -76,6 +113,9 @@ func TestConfigReference(t *testing.T) {
 func jsonKeys(typ reflect.Type, prefix string) []string {
 	var keys []string
 	for f := range typ.Fields() {
+		if !f.IsExported() {
+			continue
+		}
 		key := prefix + f.Tag.Get("json")
 		if f.Type == reflect.TypeFor[IngressConfig]() {
 			keys = append(keys, jsonKeys(f.Type, key+".")...)

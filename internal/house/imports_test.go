@@ -55,6 +55,7 @@ var edges = []struct {
 	{"agent/...", "cli/...", nil, "a machine needs no CLI"},
 	{"api/...", "internal/...", nil, "the contract stands alone"},
 	{"agent/internal/...", "agent", nil, "nobody but main knows the composition root"},
+	{"agent/internal/firstboot", "agent/...", nil, "it runs before there is an agent, and is told what it needs"},
 	{"agent/internal/crdt", "internal/...", nil, "merge laws know no rows of ours"},
 }
 
