@@ -48,7 +48,10 @@ type Machine struct {
 	// Estimated round trip from the answering machine, from network coordinates; 0 is unknown.
 	RttMs float64 `protobuf:"fixed64,17,opt,name=rtt_ms,json=rttMs,proto3" json:"rtt_ms,omitempty"`
 	// Sentences about what is wrong on it.
-	Health        []*HealthNote `protobuf:"bytes,18,rep,name=health,proto3" json:"health,omitempty"`
+	Health []*HealthNote `protobuf:"bytes,18,rep,name=health,proto3" json:"health,omitempty"`
+	// The version of NixOS that runs, and its system's name in the Nix store.
+	NixosVersion  string `protobuf:"bytes,19,opt,name=nixos_version,json=nixosVersion,proto3" json:"nixos_version,omitempty"`
+	System        string `protobuf:"bytes,20,opt,name=system,proto3" json:"system,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -207,6 +210,20 @@ func (x *Machine) GetHealth() []*HealthNote {
 		return x.Health
 	}
 	return nil
+}
+
+func (x *Machine) GetNixosVersion() string {
+	if x != nil {
+		return x.NixosVersion
+	}
+	return ""
+}
+
+func (x *Machine) GetSystem() string {
+	if x != nil {
+		return x.System
+	}
+	return ""
 }
 
 // Something a machine or service suffers from, with a stable code.
@@ -1196,7 +1213,7 @@ var File_uncloud_v1_types_proto protoreflect.FileDescriptor
 const file_uncloud_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"\x16uncloud/v1/types.proto\x12\n" +
-	"uncloud.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x04\n" +
+	"uncloud.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x05\n" +
 	"\aMachine\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -1219,7 +1236,9 @@ const file_uncloud_v1_types_proto_rawDesc = "" +
 	"\x04arch\x18\x0f \x01(\tR\x04arch\x127\n" +
 	"\tjoined_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\bjoinedAt\x12\x15\n" +
 	"\x06rtt_ms\x18\x11 \x01(\x01R\x05rttMs\x12.\n" +
-	"\x06health\x18\x12 \x03(\v2\x16.uncloud.v1.HealthNoteR\x06health\x1a9\n" +
+	"\x06health\x18\x12 \x03(\v2\x16.uncloud.v1.HealthNoteR\x06health\x12#\n" +
+	"\rnixos_version\x18\x13 \x01(\tR\fnixosVersion\x12\x16\n" +
+	"\x06system\x18\x14 \x01(\tR\x06system\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"4\n" +
