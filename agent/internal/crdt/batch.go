@@ -62,7 +62,12 @@ func (b Batch) Size() int {
 // listed under the older version it does know, and is passed on with it;
 // otherwise a third replica could count the older version as complete without
 // ever seeing the row.
+//
+// The result may be have or got itself.
 func MergeWriters(have, got []Version, known Known) []Version {
+	if len(have) == 0 && !slices.ContainsFunc(got, func(v Version) bool { return !known.Covers(v) }) {
+		return got
+	}
 	out, shared := have, true
 	for _, v := range got {
 		if !known.Covers(v) {

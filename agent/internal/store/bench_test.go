@@ -19,46 +19,64 @@ func BenchmarkInsert(b *testing.B) {
 }
 
 func benchPlain(b *testing.B, size int) {
-	c, err := openConn(filepath.Join(b.TempDir(), "plain.db"), writerSetup+"CREATE TABLE t (id TEXT PRIMARY KEY, machine, kind, subject, text)", nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer c.close()
+	c := plainTable(b, "FULL")
 	n := 0
 	for b.Loop() {
-		err := c.within("BEGIN IMMEDIATE", func() error {
-			for range size {
-				n++
-				if err := c.exec("INSERT INTO t VALUES (?, ?, ?, ?, ?)", fmt.Sprintf("evt_%013d", n), "mch_abcdefgh", "kind", "subject", "some text"); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			b.Fatal(err)
-		}
+		insertPlain(b, c, n, size)
+		n += size
 	}
 }
-
-const benchSchema = "CREATE TABLE t (id TEXT PRIMARY KEY, machine, kind, subject, text)"
 
 func benchStore(b *testing.B, size int) {
 	s := open(b, Options{Dir: b.TempDir(), Schema: benchSchema})
 	n := 0
 	for b.Loop() {
-		alter(b, s, func(tx *Tx) {
-			for range size {
-				n++
-				putSample(tx, n)
-			}
-		})
+		putSamples(b, s, n, size)
+		n += size
 	}
 }
 
-func putSample(tx *Tx, n int) {
-	tx.PutValues("t", Values{"id": crdt.Text(fmt.Sprintf("evt_%013d", n))}, Values{
-		"machine": crdt.Text("mch_abcdefgh"), "kind": crdt.Text("kind"), "subject": crdt.Text("subject"), "text": crdt.Text("some text"),
+// benchSchema is of the store and of the plain table that it is compared with,
+// which has no record and no guards.
+const benchSchema = "CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL, machine ANY, kind ANY, subject ANY, text ANY) STRICT, WITHOUT ROWID"
+
+func sample(n int) [5]string {
+	return [5]string{fmt.Sprintf("evt_%013d", n), "mch_abcdefgh", "container", "rep_0123456789", "the container was started and is healthy"}
+}
+
+// plainTable is the control: the same setup, the same shape.
+func plainTable(t testing.TB, synchronous string) *conn {
+	c, err := openConn(filepath.Join(t.TempDir(), "plain.db"), writerSetup+"PRAGMA synchronous = "+synchronous+";"+benchSchema, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.close() })
+	return c
+}
+
+func insertPlain(t testing.TB, c *conn, first, rows int) {
+	err := c.within("BEGIN IMMEDIATE", func() error {
+		for i := range rows {
+			r := sample(first + i)
+			if err := c.exec("INSERT INTO t VALUES (?, ?, ?, ?, ?)", r[0], r[1], r[2], r[3], r[4]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func putSamples(t testing.TB, s *Store, first, rows int) {
+	alter(t, s, func(tx *Tx) {
+		for i := range rows {
+			r := sample(first + i)
+			tx.PutValues("t", Values{"id": crdt.Text(r[0])}, Values{
+				"machine": crdt.Text(r[1]), "kind": crdt.Text(r[2]), "subject": crdt.Text(r[3]), "text": crdt.Text(r[4]),
+			})
+		}
 	})
 }
 
@@ -66,16 +84,7 @@ func putSample(tx *Tx, n int) {
 // BenchmarkInsert/plain with transactions of 40 rows.
 func BenchmarkMerge(b *testing.B) {
 	const rows, each = 20_000, 40
-	from := open(b, Options{Schema: benchSchema})
-	var batches []crdt.Batch
-	from.OnCommit(func(c Commit) { batches = append(batches, c.Batch) })
-	for n := 0; n < rows; n += each {
-		alter(b, from, func(tx *Tx) {
-			for i := range each {
-				putSample(tx, n+i)
-			}
-		})
-	}
+	batches := sampleBatches(b, rows, each)
 	for b.Loop() {
 		b.StopTimer()
 		s := open(b, Options{Dir: b.TempDir(), Schema: benchSchema})
@@ -87,6 +96,16 @@ func BenchmarkMerge(b *testing.B) {
 		}
 	}
 	b.ReportMetric(rows*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+}
+
+// sampleBatches is what another store has written.
+func sampleBatches(t testing.TB, rows, each int) (out []crdt.Batch) {
+	from := open(t, Options{Schema: benchSchema})
+	from.OnCommit(func(c Commit) { out = append(out, c.Batch) })
+	for n := 0; n < rows; n += each {
+		putSamples(t, from, n, each)
+	}
+	return out
 }
 
 // BenchmarkUpdate is the whole way, with a state of some thousand rows.

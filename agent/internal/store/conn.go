@@ -25,12 +25,19 @@ type conn struct {
 // reader writes to, and an idle machine would wear out its card.
 const exclusive = "?vfs=unix-excl"
 
+// unlocked spares a connection its own mutex, which is taken with each call. A
+// conn is for one goroutine at a time.
+const unlocked = "&_mutex=no"
+
 // dataSource is what the driver opens for path.
 func dataSource(path string) string {
-	if isMemory(path) || path == ":memory:" {
+	switch {
+	case isMemory(path):
+		return path + unlocked
+	case path == ":memory:":
 		return path
 	}
-	return path + exclusive
+	return path + exclusive + unlocked
 }
 
 // openConn opens path and runs setup, which may hold several statements.

@@ -18,31 +18,38 @@ type dict struct {
 	fresh  []func(*conn) error // inserts that the current transaction owes
 }
 
+// Site is the number of a site; a new one gets the next. Only the writer may
+// ask, so nobody else changes the maps meanwhile.
 func (d *dict) Site(s crdt.SiteID) uint64 {
-	n, ok := d.findSite(s)
-	if !ok {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		n = uint64(len(d.sites))
-		d.sites[s], d.siteAt[n] = n, s
-		d.fresh = append(d.fresh, func(c *conn) error {
-			return c.exec("INSERT INTO _site (n, site) VALUES (?, ?)", int64(n), s[:])
-		})
+	if n, ok := d.sites[s]; ok {
+		return n
 	}
+	return d.addSite(s)
+}
+
+func (d *dict) addSite(s crdt.SiteID) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := uint64(len(d.sites))
+	d.sites[s], d.siteAt[n] = n, s
+	d.fresh = append(d.fresh, func(c *conn) error {
+		return c.exec("INSERT INTO _site (n, site) VALUES (?, ?)", int64(n), s[:])
+	})
 	return n
 }
 
+// Name is the number of a name, as Site is of a site.
 func (d *dict) Name(s string) uint64 {
-	n, ok := d.find(s)
-	if !ok {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		n = uint64(len(d.names))
-		d.names[s], d.nameAt[n] = n, s
-		d.fresh = append(d.fresh, func(c *conn) error {
-			return c.exec("INSERT INTO _name (n, name) VALUES (?, ?)", int64(n), s)
-		})
+	if n, ok := d.names[s]; ok {
+		return n
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := uint64(len(d.names))
+	d.names[s], d.nameAt[n] = n, s
+	d.fresh = append(d.fresh, func(c *conn) error {
+		return c.exec("INSERT INTO _name (n, name) VALUES (?, ?)", int64(n), s)
+	})
 	return n
 }
 

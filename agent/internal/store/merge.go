@@ -66,28 +66,27 @@ func (s *Store) join(rows []crdt.Row, known crdt.Known) (outcome, error) {
 	out := outcome{known: known}
 	now := s.clock()
 	rows = dedupe(rows)
-	ids := make([]rowID, len(rows))
+	all := make([]change, len(rows))
 	for i, got := range rows {
 		if err := got.Check(); err != nil {
 			return out, err
 		}
-		ids[i] = rowID{got.Table, got.Key}
+		all[i].old.Table, all[i].old.Key = got.Table, got.Key
 	}
-	have, err := s.file.loadAll(s.file.w, ids)
-	if err != nil {
+	if err := s.file.loadAll(s.file.w, all); err != nil {
 		return out, err
 	}
-	out.changes = make([]change, 0, len(rows))
+	out.changes = all[:0]
 	for i, got := range rows {
-		old := have[i].row
-		row := old
-		row.Record = crdt.Merge(old.Record, got.Record)
-		row.Writers = crdt.MergeWriters(old.Writers, got.Writers, known)
+		ch := all[i]
+		ch.row = ch.old
+		ch.row.Record = crdt.Merge(ch.old.Record, got.Record)
+		ch.row.Writers = crdt.MergeWriters(ch.old.Writers, got.Writers, known)
 		if ok := s.hlc.Observe(got.Record.MaxStamp(), now); !ok {
 			s.noteSkew(got)
 		}
-		if !row.Record.Equal(old.Record) || !slices.Equal(row.Writers, old.Writers) {
-			out.changes = append(out.changes, change{old, row, have[i].at})
+		if !ch.row.Record.Equal(ch.old.Record) || !slices.Equal(ch.row.Writers, ch.old.Writers) {
+			out.changes = append(out.changes, ch)
 		}
 	}
 	return out, nil

@@ -73,10 +73,10 @@ func (f *file) attempt(c *conn, do func() error) error {
 
 func (f *file) quarantine(c *conn, ch change, why error) error {
 	n := int64(f.dict.Name(ch.row.Table))
-	versions := pointers{}
+	var versions pointers
 	err := errors.Join(
 		f.saveOnShelf(c, f.tables[ch.row.Table], ch.row, ch.at),
-		f.saveWriters(c, ch, versions),
+		f.saveWriters(c, &ch, &versions, 1),
 		versions.save(c, &f.dict),
 		f.dict.flush(c),
 		c.exec("INSERT INTO _quarantine (tbl, key, error) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET error = excluded.error", n, ch.row.Key, why.Error()),

@@ -2,7 +2,6 @@ package store
 
 import (
 	"database/sql/driver"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,7 +15,8 @@ import (
 type shape struct {
 	name    string
 	key     string
-	columns []string // without the key and the record
+	columns []string                 // without the key and the record
+	outside func(column string) bool // it is none of columns: the record keeps its value
 	sql     struct{ get, getMany, scan, insert, insertSome, insertMany, upsert, remove string }
 }
 
@@ -27,6 +27,7 @@ func newShape(name string, columns []string) *shape {
 			s.columns = append(s.columns, c)
 		}
 	}
+	s.outside = func(column string) bool { return !s.holds(column) }
 	all := append([]string{quote(s.key), "_record"}, quoteAll(s.columns)...)
 	list := strings.Join(all, ", ")
 	sets := make([]string, len(all)-1)
@@ -36,7 +37,8 @@ func newShape(name string, columns []string) *shape {
 	s.sql.scan = fmt.Sprintf("SELECT %s FROM %s", list, quote(name))
 	s.sql.get = s.sql.scan + fmt.Sprintf(" WHERE %s = ?", quote(s.key))
 	s.sql.remove = fmt.Sprintf("DELETE FROM %s WHERE %s = ?", quote(name), quote(s.key))
-	s.sql.getMany = s.sql.scan + fmt.Sprintf(" WHERE %s IN (SELECT value FROM json_each(?))", quote(s.key))
+	s.sql.getMany = fmt.Sprintf("SELECT t.%s FROM json_each(?) AS wanted CROSS JOIN %s AS t ON t.%s = wanted.value",
+		strings.Join(all, ", t."), quote(name), quote(s.key))
 	values := "(?" + strings.Repeat(", ?", len(all)-1) + ")"
 	s.sql.insert = fmt.Sprintf("INSERT INTO %s (%s) VALUES %s", quote(name), list, values)
 	s.sql.insertSome = s.sql.insert + strings.Repeat(", "+values, some-1)
@@ -55,6 +57,9 @@ func quoteAll(names []string) []string {
 	return out
 }
 
+// width is how many arguments a row takes.
+func (s *shape) width() int { return 2 + len(s.columns) }
+
 // holds tells whether the table has a column of this name.
 func (s *shape) holds(column string) bool { return slices.Contains(s.columns, column) }
 
@@ -62,7 +67,7 @@ func (s *shape) holds(column string) bool { return slices.Contains(s.columns, co
 // many: most of the time of a small statement goes into starting it.
 const (
 	some = 8
-	many = 96
+	many = 32
 )
 
 // place is where a row was found.
@@ -99,55 +104,71 @@ func (f *file) load(c *conn, table, key string) (row crdt.Row, at place, err err
 	return row, at, err
 }
 
-// found is a row as load gives it.
-type found struct {
-	row crdt.Row
-	at  place
+// loadAll fills in what each change finds: its old row, of which it has the
+// name, and the place. It is load for many rows, with a few statements for all.
+func (f *file) loadAll(c *conn, changes []change) error {
+	if len(changes) < some {
+		return f.loadEach(c, changes)
+	}
+	var odd []int // whose keys do not fit into a list
+	lists := map[string]*keyList{}
+	for i := range changes {
+		row := &changes[i].old
+		list := lists[row.Table]
+		if list == nil {
+			list = &keyList{}
+			lists[row.Table] = list
+		}
+		if !list.add(row.Key) {
+			odd = append(odd, i)
+		}
+	}
+	for _, i := range odd {
+		if err := f.loadEach(c, changes[i:i+1]); err != nil {
+			return err
+		}
+	}
+	found := finder{changes: changes}
+	for table, list := range lists {
+		if err := f.loadMany(c, table, list, found.fill); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// loadAll is load for many rows, with a few statements for all of them.
-func (f *file) loadAll(c *conn, ids []rowID) ([]found, error) {
-	out := make([]found, len(ids))
-	keys := map[string][]string{}
-	for i, id := range ids {
-		out[i].row = crdt.Row{Table: id.table, Key: id.key}
-		if len(ids) < some || !plainText(id.key) {
-			var err error
-			if out[i].row, out[i].at, err = f.load(c, id.table, id.key); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if keys[id.table] == nil {
-			keys[id.table] = make([]string, 0, len(ids)-i)
-		}
-		keys[id.table] = append(keys[id.table], id.key)
-	}
-	wanted := map[rowID]int{} // filled when the first row is found: new rows need none
-	for table, list := range keys {
-		err := f.loadMany(c, table, list, func(row crdt.Row, at place) {
-			if len(wanted) == 0 {
-				for i, id := range ids {
-					wanted[id] = i
-				}
-			}
-			out[wanted[rowID{table, row.Key}]] = found{row, at}
-		})
-		if err != nil {
-			return nil, err
+func (f *file) loadEach(c *conn, changes []change) (err error) {
+	for i := range changes {
+		ch := &changes[i]
+		if ch.old, ch.at, err = f.load(c, ch.old.Table, ch.old.Key); err != nil {
+			return err
 		}
 	}
-	return out, nil
+	return nil
 }
 
-func (f *file) loadMany(c *conn, table string, keys []string, each func(crdt.Row, place)) error {
-	list, err := json.Marshal(keys)
-	if err != nil {
-		return err
+// finder fills rows in where they are wanted. The index is made for the first
+// row that is found: rows that are all new need none.
+type finder struct {
+	changes []change
+	index   map[rowID]int
+}
+
+func (f *finder) fill(row crdt.Row, at place) {
+	if f.index == nil {
+		f.index = make(map[rowID]int, len(f.changes))
+		for i, ch := range f.changes {
+			f.index[rowID{ch.old.Table, ch.old.Key}] = i
+		}
 	}
-	hits := 0
+	i := f.index[rowID{row.Table, row.Key}]
+	f.changes[i].old, f.changes[i].at = row, at
+}
+
+func (f *file) loadMany(c *conn, table string, keys *keyList, each func(crdt.Row, place)) error {
+	list, hits := keys.json(), 0
 	if s := f.tables[table]; s != nil {
-		err := c.query(s.sql.getMany, []any{string(list)}, func(values []driver.Value) error {
+		err := c.query(s.sql.getMany, []any{list}, func(values []driver.Value) error {
 			row, err := f.unpack(s, values)
 			each(row, inTable)
 			hits++
@@ -158,22 +179,60 @@ func (f *file) loadMany(c *conn, table string, keys []string, each func(crdt.Row
 		}
 	}
 	n, ok := f.dict.find(table)
-	if !ok || hits == len(keys) {
+	if !ok || hits == keys.count {
 		return nil
 	}
 	if any, err := c.number("SELECT EXISTS (SELECT 1 FROM _shelf WHERE tbl = ?)", int64(n)); any == 0 || err != nil {
 		return err
 	}
-	return c.query("SELECT key, record FROM _shelf WHERE tbl = ? AND key IN (SELECT value FROM json_each(?))", []any{int64(n), string(list)}, func(values []driver.Value) error {
+	return c.query("SELECT s.key, s.record FROM json_each(?) AS wanted CROSS JOIN _shelf AS s ON s.tbl = ? AND s.key = wanted.value", []any{list, int64(n)}, func(values []driver.Value) error {
 		row, err := f.unpackShelved(table, values[0].(string), values[1])
 		each(row, onShelf)
 		return err
 	})
 }
 
-// plainText tells whether s comes out of SQLite's JSON as it went in.
-func plainText(s string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' })
+// keyList is keys as a JSON array, by which a statement takes any number of them.
+type keyList struct {
+	text  []byte
+	count int
+}
+
+// add appends a key, unless it would not come out of SQLite's JSON as it went in.
+func (l *keyList) add(key string) bool {
+	if !utf8.ValidString(key) {
+		return false
+	}
+	start := len(l.text)
+	if start == 0 {
+		l.text = append(make([]byte, 0, some*(len(key)+4)), '[')
+	} else {
+		l.text = append(l.text, ',')
+	}
+	l.text = append(l.text, '"')
+	for i := range len(key) {
+		switch c := key[i]; {
+		case c < ' ':
+			l.text = l.text[:start]
+			return false
+		case c == '"' || c == '\\':
+			l.text = append(l.text, '\\', c)
+		default:
+			l.text = append(l.text, c)
+		}
+	}
+	l.text = append(l.text, '"')
+	l.count++
+	return true
+}
+
+// json is the array. No key can be added after it.
+func (l *keyList) json() string {
+	if l.count == 0 {
+		return "[]"
+	}
+	l.text = append(l.text, ']')
+	return string(l.text)
 }
 
 // unpack reads a row as the get and scan statements of its table give it.

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -14,82 +13,115 @@ const (
 	versionDelete     = "DELETE FROM _version WHERE site = ? AND seq = ? AND tbl = ? AND key = ?"
 )
 
-// bulk collects the arguments of one insert until there are enough of them for
-// a statement over many rows.
+// bulk collects the new rows of one table until there are enough of them for a
+// statement over many.
 type bulk struct {
-	one, some, many string // statements over 1, some and many rows
-	args            []any  // of whole rows
-	each            int    // arguments of a row
+	shape   *shape
+	args    []any  // of whole rows
+	records []byte // those in args, one after another
 }
 
 // full writes the rows in args if there are many.
 func (b *bulk) full(c *conn) error {
-	if len(b.args) < many*b.each {
+	if len(b.args) < many*b.shape.width() {
 		return nil
 	}
-	err := c.exec(b.many, b.args...)
-	b.args = b.args[:0]
+	err := c.exec(b.shape.sql.insertMany, b.args...)
+	b.args, b.records = b.args[:0], b.records[:0]
 	return err
 }
 
 func (b *bulk) flush(c *conn) error {
+	width := b.shape.width()
 	for rest := b.args; len(rest) > 0; {
-		sql, n := b.one, b.each
-		if len(rest) >= some*b.each {
-			sql, n = b.some, some*b.each
+		sql, n := b.shape.sql.insert, width
+		if len(rest) >= some*width {
+			sql, n = b.shape.sql.insertSome, some*width
 		}
 		if err := c.exec(sql, rest[:n]...); err != nil {
 			return err
 		}
 		rest = rest[n:]
 	}
-	b.args = b.args[:0]
 	return nil
 }
 
-// pointers is the keys of rows that versions have come to point to.
-type pointers map[versionOf][]string
+// pointers is the rows that versions have come to point to.
+type pointers struct {
+	lists map[versionOf]*pointed
+	last  *pointed // used last, and most likely next
+}
 
 type versionOf struct {
 	crdt.Version
 	table int64
 }
 
-func (p pointers) save(c *conn, d *dict) error {
-	for v, keys := range p {
+// pointed is the keys of one version and table.
+type pointed struct {
+	of   versionOf
+	keys []string
+}
+
+func (p *pointers) add(v versionOf, key string, room int) {
+	if p.last == nil || p.last.of != v {
+		if p.lists == nil {
+			p.lists = map[versionOf]*pointed{}
+		}
+		p.last = p.lists[v]
+		if p.last == nil {
+			p.last = &pointed{of: v, keys: make([]string, 0, room)}
+			p.lists[v] = p.last
+		}
+	}
+	p.last.keys = append(p.last.keys, key)
+}
+
+func (p *pointers) save(c *conn, d *dict) error {
+	for v, list := range p.lists {
 		site := int64(d.Site(v.Site))
 		if err := d.flush(c); err != nil {
 			return err
 		}
-		if len(keys) >= some && !slices.ContainsFunc(keys, func(k string) bool { return !plainText(k) }) {
-			list, err := json.Marshal(keys)
-			if err == nil {
-				err = c.exec(versionInsertMany, site, int64(v.Seq), v.table, string(list))
-			}
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		for _, key := range keys {
-			if err := c.exec(versionInsert, site, int64(v.Seq), v.table, key); err != nil {
-				return err
-			}
+		if err := list.save(c, site); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (p *pointed) save(c *conn, site int64) error {
+	one, together := p.keys, keyList{}
+	if len(p.keys) >= some {
+		one = nil
+		for _, key := range p.keys {
+			if !together.add(key) {
+				one = append(one, key)
+			}
+		}
+	}
+	for _, key := range one {
+		if err := c.exec(versionInsert, site, int64(p.of.Seq), p.of.table, key); err != nil {
+			return err
+		}
+	}
+	if together.count == 0 {
+		return nil
+	}
+	return c.exec(versionInsertMany, site, int64(p.of.Seq), p.of.table, together.json())
 }
 
 // saveAll writes each row over its old one, which load gave with its place. No
 // row may be named twice.
 func (f *file) saveAll(c *conn, changes []change) error {
 	fresh := map[*shape]*bulk{}
-	versions := pointers{}
-	for _, ch := range changes {
-		if err := f.save(c, ch, fresh); err != nil {
+	var versions pointers
+	for i := range changes {
+		ch, left := &changes[i], len(changes)-i
+		if err := f.save(c, ch, fresh, left); err != nil {
 			return fmt.Errorf("save %s %q: %w", ch.row.Table, ch.row.Key, err)
 		}
-		if err := f.saveWriters(c, ch, versions); err != nil {
+		if err := f.saveWriters(c, ch, &versions, left); err != nil {
 			return fmt.Errorf("save the versions of %s %q: %w", ch.row.Table, ch.row.Key, err)
 		}
 		if err := f.release(c, ch.row); err != nil {
@@ -107,7 +139,9 @@ func (f *file) saveAll(c *conn, changes []change) error {
 	return f.dict.flush(c)
 }
 
-func (f *file) save(c *conn, ch change, fresh map[*shape]*bulk) error {
+// save writes one row, or puts it into the bulk of its table in fresh. left is
+// how many rows may be expected there, this one included.
+func (f *file) save(c *conn, ch *change, fresh map[*shape]*bulk, left int) error {
 	s := f.tables[ch.row.Table]
 	if s == nil || !ch.row.Record.Alive() {
 		return f.saveOnShelf(c, s, ch.row, ch.at)
@@ -115,10 +149,11 @@ func (f *file) save(c *conn, ch change, fresh map[*shape]*bulk) error {
 	if ch.at == nowhere {
 		b := fresh[s]
 		if b == nil {
-			b = &bulk{one: s.sql.insert, some: s.sql.insertSome, many: s.sql.insertMany, each: 2 + len(s.columns)}
+			room := min(left, many)
+			b = &bulk{shape: s, args: make([]any, 0, room*s.width()), records: make([]byte, 0, room*recordRoom(s))}
 			fresh[s] = b
 		}
-		b.args = f.pack(b.args, s, ch.row)
+		f.pack(b, ch.row)
 		return b.full(c)
 	}
 	if ch.at == onShelf {
@@ -126,14 +161,20 @@ func (f *file) save(c *conn, ch change, fresh map[*shape]*bulk) error {
 			return err
 		}
 	}
-	return c.exec(s.sql.upsert, f.pack(nil, s, ch.row)...)
+	one := bulk{shape: s}
+	f.pack(&one, ch.row)
+	return c.exec(s.sql.upsert, one.args...)
 }
 
-// pack appends a row as the insert statements of its table take it.
-func (f *file) pack(dst []any, s *shape, row crdt.Row) []any {
-	start, width := len(dst), 2+len(s.columns)
-	dst = slices.Grow(dst, width)[:start+width]
-	args := dst[start:]
+// recordRoom is about how many bytes a packed record of the table takes, with
+// one writer and without values.
+func recordRoom(s *shape) int { return 24 + 5*len(s.columns) }
+
+// pack appends a row to a bulk.
+func (f *file) pack(b *bulk, row crdt.Row) {
+	s, start := b.shape, len(b.args)
+	b.args = slices.Grow(b.args, s.width())[:start+s.width()]
+	args := b.args[start:]
 	clear(args)
 	args[0] = row.Key
 	for _, cell := range row.Record.Cells {
@@ -141,9 +182,9 @@ func (f *file) pack(dst []any, s *shape, row crdt.Row) []any {
 			args[2+i] = toSQL(cell.Value)
 		}
 	}
-	outside := func(column string) bool { return !s.holds(column) }
-	args[1] = crdt.AppendRecord(make([]byte, 0, 48+12*len(row.Record.Cells)), row.Record, row.Writers, &f.dict, outside)
-	return dst
+	begin := len(b.records)
+	b.records = crdt.AppendRecord(b.records, row.Record, row.Writers, &f.dict, s.outside)
+	args[1] = b.records[begin:len(b.records):len(b.records)]
 }
 
 func (f *file) saveOnShelf(c *conn, s *shape, row crdt.Row, at place) error {
@@ -157,7 +198,7 @@ func (f *file) saveOnShelf(c *conn, s *shape, row crdt.Row, at place) error {
 }
 
 // saveWriters moves the row to its newest version in each site's list.
-func (f *file) saveWriters(c *conn, ch change, versions pointers) error {
+func (f *file) saveWriters(c *conn, ch *change, versions *pointers, left int) error {
 	table := int64(f.dict.Name(ch.row.Table))
 	for _, v := range ch.old.Writers {
 		if !slices.Contains(ch.row.Writers, v) {
@@ -168,7 +209,7 @@ func (f *file) saveWriters(c *conn, ch change, versions pointers) error {
 	}
 	for _, v := range ch.row.Writers {
 		if !slices.Contains(ch.old.Writers, v) {
-			versions[versionOf{v, table}] = append(versions[versionOf{v, table}], ch.row.Key)
+			versions.add(versionOf{v, table}, ch.row.Key, left)
 		}
 	}
 	return nil

@@ -113,17 +113,26 @@ func (f *file) adoptColumn() func([]driver.Value) error {
 }
 
 // guardTables makes every write to a replicated table fail outside of a store
-// transaction, so that none escapes being recorded.
+// transaction, so that none escapes being recorded. Guards that earlier agents
+// made are made anew. They look after the row was written, which costs less and
+// undoes the statement just as well.
 func (f *file) guardTables() error {
+	var sql []string
+	err := f.w.query(`SELECT name FROM sqlite_schema WHERE type = 'trigger' AND name LIKE '\_guard\_%' ESCAPE '\'`, nil, func(row []driver.Value) error {
+		sql = append(sql, "DROP TRIGGER "+quote(row[0].(string)))
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list the guards: %w", err)
+	}
 	for name := range f.tables {
 		for _, verb := range []string{"INSERT", "UPDATE", "DELETE"} {
-			sql := fmt.Sprintf(`CREATE TRIGGER IF NOT EXISTS %s BEFORE %s ON %s WHEN NOT %s()
-				BEGIN SELECT RAISE(ABORT, 'write outside of a store transaction'); END`,
-				quote("_guard_"+name+"_"+strings.ToLower(verb)), verb, quote(name), guardFunction)
-			if err := f.w.script(sql); err != nil {
-				return fmt.Errorf("guard table %s: %w", name, err)
-			}
+			sql = append(sql, fmt.Sprintf("CREATE TRIGGER %s AFTER %s ON %s WHEN NOT %s() BEGIN SELECT RAISE(ABORT, 'write outside of a store transaction'); END",
+				quote("_guard_"+name+"_"+strings.ToLower(verb)), verb, quote(name), guardFunction))
 		}
+	}
+	if err := f.w.script(strings.Join(sql, ";")); err != nil {
+		return fmt.Errorf("guard the tables: %w", err)
 	}
 	return nil
 }

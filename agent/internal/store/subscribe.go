@@ -54,8 +54,10 @@ func (l *listeners) tell(c Commit) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	touched := map[string]bool{}
-	for _, row := range c.Batch.Rows {
-		touched[row.Table] = true
+	if len(l.subs) > 0 {
+		for _, row := range c.Batch.Rows {
+			touched[row.Table] = true
+		}
 	}
 	for sub := range l.subs {
 		if sub.wants(touched) {

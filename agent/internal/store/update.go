@@ -18,6 +18,7 @@ type Tx struct {
 	order  []rowID
 	seen   map[rowID]bool
 	values map[rowID]*valueRow // those of Options.Schema
+	rows   rowRoom             // of which values are made
 	err    error
 }
 
@@ -198,8 +199,8 @@ func (s *Store) write(lazy bool, save saver, decide func(*conn) (outcome, error)
 		return outcome{}, err
 	}
 	s.file.known = out.known
-	for _, ch := range out.changes {
-		s.count(ch.old.Record, ch.row.Record)
+	for i := range out.changes {
+		s.count(out.changes[i].old.Record, out.changes[i].row.Record)
 	}
 	return out, nil
 }
@@ -228,66 +229,83 @@ func (s *Store) commit(edits []edit) (Version, error) {
 
 func (s *Store) stamp(edits []edit, next Version) (outcome, error) {
 	out := outcome{known: s.file.known}
-	ids := make([]rowID, len(edits))
+	all := make([]change, len(edits))
 	for i, e := range edits {
-		ids[i] = e.id
+		all[i].old.Table, all[i].old.Key = e.id.table, e.id.key
 	}
-	have, err := s.file.loadAll(s.file.w, ids)
-	if err != nil {
+	if err := s.file.loadAll(s.file.w, all); err != nil {
 		return out, err
 	}
-	out.changes = make([]change, 0, len(edits))
-	known := s.file.known.Union(crdt.Knows(next))
-	at := s.hlc.Next(s.clock())
+	by := stamper{at: s.hlc.Next(s.clock()), mine: []Version{next}, known: s.file.known.Union(crdt.Knows(next)), floor: s.Floor().CL}
+	out.changes = all[:0]
 	var size sizeCheck
-	for i, e := range edits {
-		old, place := have[i].row, have[i].at
-		set := e.set
-		if e.values != nil {
-			if set, err = e.values.assignments(old); err != nil {
-				return out, err
-			}
+	for i := range all {
+		ch := all[i]
+		changed, err := by.apply(edits[i], &ch)
+		if err == nil && changed {
+			err = size.add(ch.row)
+			out.changes, out.known = append(out.changes, ch), by.known
 		}
-		row, changed := old, false
-		if old.Record.CL == 0 {
-			row.Record.CL = s.Floor().CL
-		}
-		if set == nil {
-			row.Record, changed = row.Record.Delete(at, next.Site)
-		} else {
-			row.Record, changed = row.Record.Put(set, at, next.Site)
-		}
-		if !changed {
-			continue
-		}
-		row.Writers = crdt.MergeWriters(old.Writers, []Version{next}, known)
-		if err := size.add(row); err != nil {
+		if err != nil {
 			return out, err
 		}
-		out.changes, out.known = append(out.changes, change{old, row, place}), known
 	}
 	return out, nil
 }
 
+// stamper makes the rows of one version.
+type stamper struct {
+	at    crdt.Stamp
+	mine  []Version // the version
+	known crdt.Known
+	floor uint64            // the causal length from which rows are born
+	set   []crdt.Assignment // of one edit after another
+}
+
+// apply makes the new row of a change from its old one, and tells whether they
+// differ.
+func (st *stamper) apply(e edit, ch *change) (changed bool, err error) {
+	set := e.set
+	if e.values != nil {
+		if set, err = e.values.assignments(st.set, ch.old); err != nil {
+			return false, err
+		}
+		st.set = set
+	}
+	ch.row = ch.old
+	if ch.old.Record.CL == 0 {
+		ch.row.Record.CL = st.floor
+	}
+	if set == nil {
+		ch.row.Record, changed = ch.row.Record.Delete(st.at, st.mine[0].Site)
+	} else {
+		ch.row.Record, changed = ch.row.Record.Put(set, st.at, st.mine[0].Site)
+	}
+	if changed {
+		ch.row.Writers = crdt.MergeWriters(ch.old.Writers, st.mine, st.known)
+	}
+	return changed, nil
+}
+
 // count keeps the numbers of living and deleted rows.
 func (s *Store) count(old, now crdt.Record) {
-	for _, c := range []struct {
-		record crdt.Record
-		by     int64
-	}{{old, -1}, {now, 1}} {
-		switch {
-		case c.record.Alive():
-			s.rows.Add(c.by)
-		case c.record.CL > 0:
-			s.deleted.Add(c.by)
-		}
+	s.countOne(old.CL, -1)
+	s.countOne(now.CL, 1)
+}
+
+func (s *Store) countOne(cl uint64, by int64) {
+	switch {
+	case cl%2 == 1:
+		s.rows.Add(by)
+	case cl > 0:
+		s.deleted.Add(by)
 	}
 }
 
 func rowsOf(changes []change) []crdt.Row {
 	out := make([]crdt.Row, len(changes))
-	for i, c := range changes {
-		out[i] = c.row
+	for i := range changes {
+		out[i] = changes[i].row
 	}
 	return out
 }

@@ -95,11 +95,30 @@ func (tx *Tx) valueRow(table string, key Values) (*valueRow, error) {
 		if tx.values == nil {
 			tx.values = map[rowID]*valueRow{}
 		}
-		r = &valueRow{table: t, set: make([]setCell, len(t.Columns))}
+		r = tx.rows.next(t)
 		tx.values[id] = r
 		tx.order = append(tx.order, id)
 	}
 	return r, nil
+}
+
+// rowRoom makes value rows many at a time.
+type rowRoom struct {
+	rows []valueRow
+	set  []setCell
+	size int // of the next piece
+}
+
+func (room *rowRoom) next(t *Table) *valueRow {
+	width := len(t.Columns)
+	if len(room.rows) == 0 || len(room.set) < width {
+		room.size = min(max(1, 2*room.size), many)
+		room.rows, room.set = make([]valueRow, room.size), make([]setCell, room.size*width)
+	}
+	r := &room.rows[0]
+	r.table, r.set = t, room.set[:width:width]
+	room.rows, room.set = room.rows[1:], room.set[width:]
+	return r
 }
 
 func (r *valueRow) assign(set Values) error {
@@ -121,7 +140,8 @@ func (r *valueRow) assign(set Values) error {
 }
 
 // assignments is what to write over the row that is there; nil to delete it.
-func (r *valueRow) assignments(old crdt.Row) ([]crdt.Assignment, error) {
+// They take the place of those in set, which may be nil.
+func (r *valueRow) assignments(set []crdt.Assignment, old crdt.Row) ([]crdt.Assignment, error) {
 	alive := old.Record.Alive()
 	switch {
 	case r.base == removed:
@@ -129,7 +149,9 @@ func (r *valueRow) assignments(old crdt.Row) ([]crdt.Assignment, error) {
 	case r.base == present && !alive:
 		return nil, faults.New(faults.NotFound, "table %s has no row %q", old.Table, old.Key)
 	}
-	set := make([]crdt.Assignment, 0, len(r.set))
+	if set = set[:0]; set == nil {
+		set = make([]crdt.Assignment, 0, len(r.set))
+	}
 	for _, i := range r.table.sorted {
 		col, v, given := &r.table.Columns[i], r.set[i].value, r.set[i].given
 		if !given {

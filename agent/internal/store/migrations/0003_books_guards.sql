@@ -1,0 +1,2 @@
+-- Nothing but the number: with each script the guards of all tables are made
+-- anew, and those of the agents before this one cost more for every row.
