@@ -130,6 +130,35 @@ func TestPowerCut(t *testing.T) {
 	})
 }
 
+func TestAContainerWhoseFilesWentWithThePowerIsMadeAnew(t *testing.T) {
+	onMachine(t, nil, func(m *machine) {
+		sleep(time.Minute)
+		before := m.wantState("rep_1", spec.ContainerRunning)
+		damaged := map[string]bool{}
+		containers, err := m.engine.List(m.Context())
+		must(t, err)
+		for _, c := range containers {
+			damaged[c.Name] = true
+		}
+		m.engine.OnCall(func(method, object string) error {
+			if method == "Remove" {
+				delete(damaged, object)
+			}
+			if method == "Start" && damaged[object] {
+				return faults.New(faults.Engine, "podman: start container: no such file or directory")
+			}
+			return nil
+		})
+		m.engine.PowerCut()
+		m.engine.SetBridge(true)
+		m.r.Poke()
+		sleep(time.Minute)
+		if after := m.wantState("rep_1", spec.ContainerRunning); after.EngineID == before.EngineID {
+			t.Errorf("it is still container %s", after.EngineID)
+		}
+	})
+}
+
 func TestAddressThatAStrangerHas(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		must(t, m.engine.EnsureNetwork(m.Context(), runtime.Network{Name: runtime.NetworkName, Bridge: runtime.BridgeName, Subnet: subnet}))

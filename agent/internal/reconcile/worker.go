@@ -75,7 +75,7 @@ func (w *worker) act(ctx context.Context, t *task) (string, error) {
 	case Run:
 		return w.run(ctx, t)
 	case Start:
-		return w.start(ctx, a.Container.ID)
+		return w.startAgain(ctx, a.Container)
 	case Stop:
 		return a.Container.ID, w.stop(ctx, a)
 	case Cure:
@@ -87,6 +87,25 @@ func (w *worker) act(ctx context.Context, t *task) (string, error) {
 		return w.remove(ctx, a)
 	}
 	panic("reconcile: unknown action " + string(a.Kind))
+}
+
+// startAgain starts a container that has run before. The engine does not flush
+// what it writes, so one that ended with the machine's power may lack files:
+// what cannot be started then is removed, and its replica gets another.
+func (w *worker) startAgain(ctx context.Context, c runtime.Container) (string, error) {
+	id, err := w.start(ctx, c.ID)
+	if err == nil || id == "" || c.State != runtime.Lost || passes(err) || ctx.Err() != nil {
+		return id, err
+	}
+	if removeErr := w.engine.Remove(ctx, id); removeErr != nil {
+		return id, errors.Join(err, removeErr)
+	}
+	return "", fmt.Errorf("%w; made anew, for its files went with the machine's power", err)
+}
+
+// passes tells whether a start may work later with the container as it is.
+func passes(err error) bool {
+	return errors.Is(err, runtime.ErrNoBridge) || faults.CodeOf(err) == faults.DiskFull
 }
 
 // start starts a container. One whose address a stranger took cannot start
