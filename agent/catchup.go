@@ -114,3 +114,19 @@ func (m *member) askOthers(ctx context.Context) error {
 		}
 	}
 }
+
+// reconcile begins at once where the copy of the state was this machine's own
+// to the end. An old one is no ground to act on: it would start what was
+// removed since.
+func (m *member) reconcile(ctx context.Context) error {
+	before, err := readPast(m.storeDir())
+	if err != nil {
+		return err
+	}
+	if before == pastRestored {
+		if err := m.awaitReady(ctx); err != nil {
+			return err
+		}
+	}
+	return m.replicas.Run(ctx)
+}

@@ -203,7 +203,7 @@ func (m *member) run(ctx context.Context) (err error) {
 	run("names", m.names.Run)
 	run("health", m.prober.Run)
 	run("catch up", m.catchUp)
-	run("reconcile", m.replicas.Run)
+	run("reconcile", m.reconcile)
 	run("rollout", m.driver.Supervise)
 	return group.Wait()
 }

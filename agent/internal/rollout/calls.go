@@ -114,27 +114,52 @@ func retry(ctx context.Context, call func() error) error {
 }
 
 // awaitLoaded waits until every living machine's names and ingress use a state
-// that has the version. A machine that does not say so in time is noted.
-func (d *Driver) awaitLoaded(ctx context.Context, v Version, say *reporter) {
+// that has the version. A machine that does not say so in time is noted, and
+// is not waited for as long again.
+func (d *drive) awaitLoaded(ctx context.Context, v Version) {
 	state := d.Store.State()
-	ctx, cancel := context.WithTimeout(ctx, loadedWithin)
-	defer cancel()
 	var wg sync.WaitGroup
 	for machine := range d.Members.Alive() {
-		if _, member := state.Machines[machine]; !member {
-			continue
+		if _, member := state.Machines[machine]; member {
+			wg.Go(func() { d.loaded(ctx, machine, v) })
 		}
-		wg.Go(func() {
-			ctx, stop := d.whileAlive(ctx, machine)
-			defer stop()
-			err := d.Peers.AwaitLoaded(ctx, machine, v)
-			if err != nil && !errors.Is(context.Cause(ctx), errDown) {
-				d.Log.Warn("traffic is not known to follow", "machine", machine, "err", err)
-				say.note("%s did not say that its traffic follows", state.MachineName(machine))
-			}
-		})
 	}
 	wg.Wait()
+}
+
+// loaded waits until one machine's names and ingress use a state that has the
+// version.
+func (d *drive) loaded(ctx context.Context, machine string, v Version) {
+	within, before := loadedWithin, d.isBehind(machine)
+	if before {
+		within = behindWithin
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	ctx, stop := d.whileAlive(ctx, machine)
+	defer stop()
+	err := d.Peers.AwaitLoaded(ctx, machine, v)
+	late := err != nil && !errors.Is(context.Cause(ctx), errDown)
+	d.setBehind(machine, late)
+	if late && !before {
+		d.Log.Warn("traffic is not known to follow", "machine", machine, "err", err)
+		d.say.note("%s did not say that its traffic follows; the rollout goes on without it", d.Store.State().MachineName(machine))
+	}
+}
+
+func (d *drive) isBehind(machine string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.behind[machine]
+}
+
+func (d *drive) setBehind(machine string, late bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.behind == nil {
+		d.behind = map[string]bool{}
+	}
+	d.behind[machine] = late
 }
 
 // until waits for a condition of the state, or for the end of the context.

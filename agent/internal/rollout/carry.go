@@ -63,20 +63,12 @@ func detached(ctx context.Context, d time.Duration) (context.Context, context.Ca
 func (d *drive) awaitTraffic(ctx context.Context) {
 	state, alive := d.Store.State(), d.Members.Alive()
 	var wg sync.WaitGroup
-	ctx, cancel := context.WithTimeout(ctx, loadedWithin)
-	defer cancel()
 	for id, m := range state.Machines {
 		if !alive[id] || id != d.Self && !serves(m) {
 			continue
 		}
 		for _, v := range d.seen {
-			wg.Go(func() {
-				ctx, stop := d.whileAlive(ctx, id)
-				defer stop()
-				if err := d.Peers.AwaitLoaded(ctx, id, v); err != nil {
-					d.Log.Debug("traffic is not known to follow", "machine", id, "err", err)
-				}
-			})
+			wg.Go(func() { d.loaded(ctx, id, v) })
 		}
 	}
 	wg.Wait()

@@ -370,6 +370,43 @@ func TestAgentRestartsDuringStep(t *testing.T) {
 	})
 }
 
+// behindPeers never hears from one machine that its traffic follows.
+type behindPeers struct {
+	Peers
+	machine string
+}
+
+func (p behindPeers) AwaitLoaded(ctx context.Context, machine string, v Version) error {
+	if machine != p.machine {
+		return p.Peers.AwaitLoaded(ctx, machine, v)
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestAMachineThatIsBehindIsWaitedForOnce: a full disk on one machine does not
+// cost every step of a rollout its patience, and is said once.
+func TestAMachineThatIsBehindIsWaitedForOnce(t *testing.T) {
+	inWorld(t, three, func(t *testing.T, w *simWorld) {
+		d := w.m("a").driver
+		must(t, w.m("a").deploy(web("web:1", 6)))
+		began := time.Now()
+		must(t, w.m("a").deploy(web("web:2", 6)))
+		usual := time.Since(began)
+		d.Peers = behindPeers{d.Peers, "mch_c"}
+		said, began := 0, time.Now()
+		must(t, d.Deploy(w.ctx, DeployRequest{Project: "shop", Specs: []spec.ServiceSpec{web("web:1", 6)}}, func(p Progress) {
+			if strings.Contains(p.Text, "did not say that its traffic follows") {
+				said++
+			}
+		}))
+		// Six steps of two waits, and the one at the end.
+		if longer := time.Since(began) - usual; longer > loadedWithin+13*behindWithin || longer < loadedWithin || said != 1 {
+			t.Errorf("%v longer than %v, said %d times", longer, usual, said)
+		}
+	})
+}
+
 func TestScaleStopStartRollbackRemove(t *testing.T) {
 	inWorld(t, three, func(t *testing.T, w *simWorld) {
 		d := w.m("a").driver

@@ -115,6 +115,9 @@ const (
 	// loadedWithin bounds how long a machine may take to say that names and
 	// ingress follow. One that does not is passed over: it is no reason to stop.
 	loadedWithin = 10 * time.Second
+	// behindWithin is for one that was passed over before in the same rollout: a
+	// full disk or a broken link would cost each step all of loadedWithin again.
+	behindWithin = 500 * time.Millisecond
 	// visibleWithin bounds how long a healthy verdict may take to arrive as a row.
 	visibleWithin = 10 * time.Second
 	// reachWithin bounds how often a call is repeated to a machine that lives

@@ -194,7 +194,7 @@ func (d *drive) drain(ctx context.Context, ids ...string) error {
 	if err != nil || leaving == 0 {
 		return err
 	}
-	d.awaitLoaded(ctx, d.newest(), d.say)
+	d.awaitLoaded(ctx, d.newest())
 	return ctx.Err()
 }
 
@@ -250,7 +250,7 @@ func (d *drive) startFirst(ctx context.Context, s plan.Step) error {
 // the others must have loaded.
 func (d *drive) awaitServing(ctx context.Context, rep spec.Replica, verdict Verdict) error {
 	if verdict.Version != (Version{}) {
-		d.awaitLoaded(ctx, verdict.Version, d.say)
+		d.awaitLoaded(ctx, verdict.Version)
 		return ctx.Err()
 	}
 	if d.skipHealth {
