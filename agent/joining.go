@@ -35,6 +35,9 @@ func (a *Agent) Join(ctx context.Context, opts server.JoinOptions, progress func
 		}
 		return alreadyMember(m)
 	}
+	if err := a.mayBegin(); err != nil {
+		return err
+	}
 	if err := ticket.CheckTime(time.Now()); err != nil {
 		return err
 	}
@@ -103,13 +106,17 @@ func (a *Agent) askAdmission(ctx context.Context, id Identity, ticket join.Ticke
 	if err != nil {
 		return nil, err
 	}
+	if len(req.GetEndpoints()) == 0 {
+		return nil, faults.New(faults.Unreachable, "this machine has no address in any network yet").
+			WithHint("check the cable, or name and password of the Wi-Fi: networkctl; iwctl station wlan0 show")
+	}
 	members := ticketPeers(ticket)
 	ctx, cancel := context.WithTimeout(ctx, admissionPatience)
 	defer cancel()
 	doors := mathrand.Perm(min(max(ticket.Doors, 1), mostDoors))
 	for i := 0; ; i++ {
 		res, err := a.knock(ctx, ticket, doors[i%len(doors)], members, req)
-		if decided(err) {
+		if server.Decided(err) {
 			return res, err
 		}
 		select {
@@ -122,12 +129,6 @@ func (a *Agent) askAdmission(ctx context.Context, id Identity, ticket join.Ticke
 
 // mostDoors bounds how many doors of a ticket are tried: more than any ticket has.
 const mostDoors = 64
-
-// decided tells whether a member has decided, for or against.
-func decided(err error) bool {
-	code := faults.CodeOf(err)
-	return code != faults.Unreachable && code != faults.NotReady
-}
 
 func ticketPeers(ticket join.Ticket) []mesh.Peer {
 	var members []mesh.Peer
@@ -199,7 +200,7 @@ func (a *Agent) admitRequest(id Identity, opts server.JoinOptions) (*uncloudv1.A
 // configured, and what is on its links. They must be known from the first
 // moment: the next machine may ask for them in the next.
 func endpointsOf(links *mesh.Mesh, cfg Config, said []netip.AddrPort) ([]netip.AddrPort, error) {
-	found, err := links.LocalEndpoints(cfg.ListenPort)
+	found, err := links.LocalEndpoints(cfg.ListenPort, cfg.Interfaces...)
 	if err != nil {
 		return nil, fmt.Errorf("find the addresses of this machine: %w", err)
 	}
@@ -209,7 +210,7 @@ func endpointsOf(links *mesh.Mesh, cfg Config, said []netip.AddrPort) ([]netip.A
 			out = append(out, e)
 		}
 	}
-	return out, nil
+	return out[:min(len(out), mostEndpoints)], nil
 }
 
 // askFirst asks all members for a connection at once and takes the first
@@ -236,13 +237,13 @@ func askFirst(ctx context.Context, link joinLink, members []mesh.Peer, req *uncl
 		}
 		// Connections that come after the one that decides end with the link.
 		res, err := server.Admit(ctx, func(context.Context) (net.Conn, error) { return a.conn, nil }, req)
-		if decided(err) {
+		if server.Decided(err) {
 			return res, err
 		}
 		undecided = err
 	}
-	if faults.CodeOf(undecided) == faults.NotReady {
-		return nil, undecided
+	if undecided != nil && faults.CodeOf(undecided) != faults.Unreachable {
+		return nil, undecided // somebody answered, and could not decide
 	}
 	return nil, faults.New(faults.Unreachable, "%s", nobodyAnswers(len(members))).
 		WithHint("check that UDP from here reaches %s, and that the ticket is not older than a day after its end: then nobody answers it", addresses(members)).

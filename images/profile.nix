@@ -18,6 +18,9 @@
     "nix-command"
     "flakes"
   ];
+  # The sources of nixpkgs, 200 MB and more, are no part of a machine.
+  nixpkgs.flake.setNixPath = false;
+  nixpkgs.flake.setFlakeRegistry = false;
   # Small cards fill up with generations.
   nix.gc = {
     automatic = true;

@@ -2,7 +2,6 @@
 { pkgs, module }:
 let
   inherit (pkgs) lib;
-  scenarios = import ./scenarios.nix { inherit lib; };
   scenario = import ./scenario.nix { inherit pkgs module; };
 in
 {
@@ -24,6 +23,6 @@ in
       touch $out
     '';
 }
-// lib.mapAttrs' (
-  name: { nodes, script }: lib.nameValuePair "vm-${name}" (scenario name nodes script)
-) scenarios
+// lib.mapAttrs' (name: it: lib.nameValuePair "vm-${name}" (scenario name it.nodes it.script)) (
+  import ./scenarios.nix { inherit lib; }
+)

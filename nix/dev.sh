@@ -6,14 +6,29 @@ nix_help() {
     cat <<'TEXT'
 Usage: ./dev nix VERB
 
-  check [--eval]   all that can be said about the Nix side here; --eval leaves out the build
-  golden           nix/golden and docs/options.md, written from the evaluated module
-  vendor-hash      nix/vendor-hash, after go.mod or an import changed
-  build            the package in Nix's sandbox, with this machine's Go and C compiler
+  check [--fresh] [PART...]   all that can be said about the Nix side here, or parts of it:
+      parse        every .nix file is one
+      lock         flake.lock fits flake.nix
+      scripts      shellcheck; the installer, run on a disk that is a file; the scenarios' scripts are Python
+      refusals     each wrong configuration is refused with its sentence, and right ones are not
+      golden       nix/golden and docs/options.md are what the module says
+      units        systemd takes the units in nix/golden
+      vendor-hash  nix/vendor-hash is the hash of the modules that the sources need
+      examples     examples/machines are whole systems
+      flake        nix flake check for both systems, without building: packages, images, scenarios, shells
+      images       each image for both systems; flake has them too
+      scenarios    each of tests/nixos for this system: nodes, script and driver; flake has them too
+      build        the package in Nix's sandbox; then its programs run
+    Without a part it is all but images and scenarios. A part that was in order is not done again while
+    its inputs are the same, but with --fresh. --eval leaves out the build.
+  golden        nix/golden and docs/options.md, written from the evaluated module
+  vendor-hash   nix/vendor-hash, after go.mod or an import changed
+  build         the package in Nix's sandbox, with this machine's Go and C compiler
 
 NIXPKGS is a tree of nixpkgs:
   git clone --depth 1 -b nixos-26.05 https://github.com/NixOS/nixpkgs
-NIXOS_HARDWARE is one of nixos-hardware; without it the images of Raspberry Pis are left out.
+NIXOS_HARDWARE is one of nixos-hardware; without it what is for Raspberry Pis is left out, and the flake as a whole:
+  git clone --depth 1 https://github.com/NixOS/nixos-hardware
 NIX_ROOT is a Debian root that has Nix; without it one is made in .cache (a minute).
 TEXT
 }
@@ -27,6 +42,7 @@ sandbox-fallback = false
 sandbox-paths = /bin /usr /lib /lib64 /etc/alternatives
 filter-syscalls = false'
 
+# need_nix VERB: a tree of nixpkgs, a root with Nix, and a copy of the sources.
 need_nix() {
     [ -n "${NIXPKGS:-}" ] || fail "NIXPKGS names no tree of nixpkgs, so nothing was checked; ./dev nix help says how to get one"
     [ -e "$NIXPKGS/nixos/lib/eval-config.nix" ] || fail "NIXPKGS=$NIXPKGS is no tree of nixpkgs, so nothing was checked"
@@ -77,11 +93,14 @@ in_nix() {
     ' nix "$nix_root" "$nix_src" "$NIXPKGS" "${NIXOS_HARDWARE:-}" "$(go env GOROOT)" "$@"
 }
 
-# world FORMAT EXPRESSION [SYSTEM]: evaluates over what nix/world.nix offers.
+# world FORMAT EXPRESSION [SYSTEM]: evaluates over what nix/world.nix offers. But
+# for the format `stored`, nothing is written into the store: for a system that
+# takes longer than its evaluation.
 world() {
-    local hardware=''
+    local hardware='' flags=(--read-only "--$1")
+    [ "$1" != stored ] || flags=(--raw)
     [ -z "${NIXOS_HARDWARE:-}" ] || hardware='hardware = /nixos-hardware;'
-    in_nix nix eval --impure "--$1" --expr \
+    in_nix nix eval --impure "${flags[@]}" --expr \
         "with import /src/nix/world.nix { nixpkgs = /nixpkgs; $hardware system = \"${3:-x86_64-linux}\"; }; $2"
 }
 
@@ -121,7 +140,7 @@ nix_golden() {
 vendor_hash() {
     local sources vendor
     # shellcheck disable=SC2016 # Nix fills it in
-    sources=$(world raw '"${sources}"')
+    sources=$(world stored '"${sources}"')
     vendor=$nix_src/.sources
     cp -r "$nix_root$sources" "$vendor"
     chmod -R u+w "$vendor"
@@ -155,125 +174,10 @@ build_package() {
     done
 }
 
-# --- check ---------------------------------------------------------------------------------------
-
-# step NAME COMMAND...: says how long it took, and goes on after a failure.
-step() {
-    local name=$1 start=$SECONDS log=$nix_src.log status
-    shift
-    set +e # not in a condition, where the functions below would go on after an error
-    (set -e; "$@") >"$log" 2>&1
-    status=$?
-    set -e
-    if [ $status = 0 ]; then
-        say "ok     $name ($((SECONDS - start)) s)"
-    else
-        say "FAILED $name ($((SECONDS - start)) s)"
-        grep -v 'evaluation warning: getExe' "$log" >&2
-        nix_bad=1
-    fi
-}
-
-parses() {
-    # shellcheck disable=SC2016 # for the inner shell
-    in_nix sh -c 'find /src -name "*.nix" -exec nix-instantiate --parse {} + >/dev/null'
-}
-
-lock_fits() { in_nix nix flake metadata --offline --no-update-lock-file path:/src; }
-
-refusals_hold() {
-    local wrong
-    wrong=$(world json refusals)
-    [ "$wrong" = '[]' ] || { echo "$wrong"; return 1; }
-}
-
-goldens_fresh() {
-    local fresh bad=0
-    fresh=$(mktemp -d)
-    golden_into "$fresh"
-    diff -ru nix/golden "$fresh/golden" && diff -u docs/options.md "$fresh/options.md" || bad=1
-    rm -rf "$fresh"
-    [ $bad = 0 ] || { echo 'stale; run ./dev nix golden'; return 1; }
-}
-
-vendor_hash_right() {
-    local hash
-    hash=$(vendor_hash)
-    [ "$hash" = "$(cat nix/vendor-hash)" ] || { echo "it is $hash; run ./dev nix vendor-hash"; return 1; }
-}
-
-# The units as systemd of a machine would read them, with the package's files beside.
-units_verify() {
-    local dir=$nix_src/.verify name
-    rm -rf "$dir"
-    for name in nix/golden/*/; do
-        mkdir -p "$dir/$(basename "$name")"
-        cp -r "$name"etc/systemd/system/. packaging/*.service "$dir/$(basename "$name")/"
-    done
-    # shellcheck disable=SC2016 # for the inner shell
-    in_nix bash -c '
-        mkdir -p /usr/libexec/uncloud
-        for program in /usr/bin/uc /usr/bin/uncloudd /usr/libexec/uncloud/uncloud-names; do
-            [ -e $program ] || install -m 755 /bin/true $program
-        done
-        status=0
-        for machine in /src/.verify/*/; do
-            SYSTEMD_UNIT_PATH=$machine: systemd-analyze verify --man=no "$machine"uncloud*.service || status=1
-        done 2>&1 | tee /tmp/verify
-        ! grep -q /src/.verify /tmp/verify'
-}
-
-image_names() { world json 'builtins.attrNames images' "$1" | tr -d '[]"' | tr , '\n'; }
-
-# One process an image: each needs a GB while it is evaluated.
-evaluate_images() {
-    local system name
-    for system in x86_64-linux aarch64-linux; do
-        for name in $(image_names "$system"); do
-            [[ $name != *raspberry* ]] || [ -n "${NIXOS_HARDWARE:-}" ] || continue
-            step "$name for $system" world raw "images.$name.drvPath" "$system"
-        done
-    done
-}
-
-flake_check() {
-    local hardware=()
-    [ -z "${NIXOS_HARDWARE:-}" ] || hardware=(--override-input nixos-hardware path:/nixos-hardware)
-    in_nix nix flake check --no-build --all-systems --offline --no-write-lock-file \
-        --override-input nixpkgs path:/nixpkgs "${hardware[@]}" path:/src
-}
-
-scripts_sound() {
-    need shellcheck=shellcheck python3=python3
-    shellcheck nix/dev.sh packaging/uncloud-names
-    shellcheck --shell=bash images/install.sh
-    local script
-    for script in nix/demo.py tests/nixos/*.py; do
-        [ ! -e "$script" ] || python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$script"
-    done
-}
-
-nix_check() {
-    need_nix check
-    nix_bad=0
-    step "every file parses" parses
-    step "flake.lock fits flake.nix" lock_fits
-    step "scripts" scripts_sound
-    step "wrong configurations are refused, right ones are not" refusals_hold
-    step "golden files and docs/options.md are fresh" goldens_fresh
-    step "systemd takes the units" units_verify
-    step "nix/vendor-hash" vendor_hash_right
-    step "examples for people" world json examples
-    evaluate_images
-    step "nix flake check, both systems, evaluated" flake_check
-    [ "${1:-}" = --eval ] || step "the package, built in Nix's sandbox" build_package
-    [ $nix_bad = 0 ] || fail "not in order yet"
-    say "in order"
-}
-
 nix_verb() {
     local verb=${1:-help}
     [ $# -eq 0 ] || shift
+    . nix/check.sh
     case $verb in
         check | golden | build | help) "nix_$verb" "$@" ;;
         vendor-hash) nix_vendor_hash ;;

@@ -1,4 +1,5 @@
-# What the module makes of a machine, as files: { "machine/etc/..." = text; }.
+# What the module makes of a machine, as files: { "machine/etc/..." = text; }, and
+# in nodes.json which of these machines each node of a scenario is.
 # They are installed on test machines that are not NixOS, and show in a review
 # what an edit of the module changes.
 { pkgs, module }:
@@ -11,11 +12,10 @@ let
       system = null;
       modules = [
         module
+        # Nodes of scenarios may say what only virtual machines have.
+        (pkgs.path + "/nixos/modules/virtualisation/qemu-vm.nix")
         {
           nixpkgs = { inherit pkgs; };
-          boot.loader.grub.enable = false;
-          fileSystems."/".device = "/dev/vda1";
-          fileSystems."/".fsType = "ext4";
           system.stateVersion = lib.trivial.release;
           services.uncloud.enable = true;
         }
@@ -50,8 +50,8 @@ let
         name: value: (base.boot.kernel.sysctl.${name} or null) != value
       ) config.boot.kernel.sysctl;
       switch = value: if value == true then "1" else toString value;
-      named = name: lib.hasSuffix "60-uncloud.conf" name || lib.hasPrefix "uncloud/projects/" name;
-      texts = lib.filterAttrs (name: _: named name) config.environment.etc;
+      isOurs = name: lib.hasSuffix "60-uncloud.conf" name || lib.hasPrefix "uncloud/projects/" name;
+      texts = lib.filterAttrs (name: _: isOurs name) config.environment.etc;
       modules = lib.subtractLists base.boot.kernelModules config.boot.kernelModules;
       firewall = {
         inherit (config.networking.firewall) allowedTCPPorts allowedUDPPorts trustedInterfaces;
@@ -83,34 +83,31 @@ let
     };
   };
 
-  made = lib.mapAttrs (_: rest: lib.mapAttrs (_: plain) (files (machine rest))) machines;
-
-  # Nodes of the scenarios. What many are is written once.
-  node = said: {
-    imports = [
-      (pkgs.path + "/nixos/modules/virtualisation/qemu-vm.nix")
-      said
-    ];
-  };
-  nodes = lib.concatMapAttrs (
-    scenario: { nodes, ... }:
-    lib.mapAttrs' (
-      name: said:
-      let
-        own = if said == { } then made.alone else lib.mapAttrs (_: plain) (files (machine (node said)));
-        same = lib.findFirst (other: made.${other} == own) null (lib.attrNames made);
-      in
-      lib.nameValuePair "${scenario}-${name}" { inherit own same scenario name; }
-    ) nodes
-  ) (import ./scenarios.nix { inherit lib; });
-  called = lib.mapAttrs (id: node: if node.same == null then id else node.same) nodes;
-  table = lib.foldlAttrs (
-    table: id: node:
-    lib.recursiveUpdate table { ${node.scenario}.${node.name} = called.${id}; }
-  ) { } nodes;
-  others = lib.mapAttrs (_: node: node.own) (lib.filterAttrs (_: node: node.same == null) nodes);
+  # The nodes of each scenario, too. What says the same or comes to the same is
+  # one machine.
+  scenarios = lib.mapAttrs (_: it: it.nodes) (import ./scenarios.nix { inherit lib; });
+  all =
+    lib.attrsToList machines
+    ++ lib.concatLists (
+      lib.mapAttrsToList (
+        scenario: lib.mapAttrsToList (node: lib.nameValuePair "${scenario}-${node}")
+      ) scenarios
+    );
+  first = is: default: (lib.findFirst is default all).name;
+  saysAs = own: rest: first (m: m.value == rest) { name = own; };
+  made = lib.listToAttrs (
+    map (m: lib.nameValuePair m.name (lib.mapAttrs (_: plain) (files (machine m.value)))) (
+      lib.filter (m: saysAs m.name m.value == m.name) all
+    )
+  );
+  comesTo = name: first (m: made ? ${m.name} && made.${m.name} == made.${name}) null;
+  nodes = lib.mapAttrs (
+    scenario: lib.mapAttrs (node: rest: comesTo (saysAs "${scenario}-${node}" rest))
+  ) scenarios;
 in
-{
-  "nodes.json" = "${builtins.toJSON table}\n";
+lib.concatMapAttrs (
+  name: lib.mapAttrs' (path: text: lib.nameValuePair "${name}/${path}" text)
+) (lib.filterAttrs (name: _: comesTo name == name) made)
+// {
+  "nodes.json" = "${builtins.toJSON nodes}\n";
 }
-// lib.concatMapAttrs (name: lib.mapAttrs' (path: text: lib.nameValuePair "${name}/${path}" text)) (made // others)

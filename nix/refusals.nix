@@ -30,9 +30,11 @@ let
   sentences = uncloud: rest: map (a: a.message) (lib.filter (a: !a.assertion) (machine uncloud rest).assertions);
 
   said = uncloud: rest: says: lib.optional (!lib.any (lib.hasInfix says) (sentences uncloud rest)) "not said: ${says}";
+  warned = uncloud: rest: says: lib.optional (!lib.any (lib.hasInfix says) (machine uncloud rest).warnings) "not warned: ${says}";
   right =
     name: uncloud: rest:
-    map (message: "${name} is refused: ${message}") (sentences uncloud rest);
+    map (message: "${name} is refused: ${message}") (sentences uncloud rest)
+    ++ map (message: "${name} warns: ${message}") (lib.filter (lib.hasInfix "services.uncloud") (machine uncloud rest).warnings);
   throws =
     name: uncloud:
     lib.optional (builtins.tryEval (builtins.deepSeq (written uncloud) true)).success "let through: ${name}";
@@ -45,7 +47,9 @@ lib.concatLists [
     name = "pi-1";
     labels.zone = "home";
     create.enable = true;
-    create.network = "10.99.0.0/16";
+    network.cidr = "10.99.0.0/16";
+    network.interfaces = [ "eth0" ];
+    network.endpoints = [ "203.0.113.5:51820" "[2001:db8::5]:51820" ];
     projects.shop = project;
   } { })
   (right "a worker beside a web server" { roles = [ "worker" ]; } { services.nginx.enable = true; })
@@ -62,10 +66,34 @@ lib.concatLists [
       listenPort = 51820;
       privateKeyFile = "/run/key";
     };
-  } "listenPort of networking.wireguard.interfaces wg0")
+  } "so is the port of networking.wireguard.interfaces.wg0")
+  (said { } {
+    networking.wg-quick.interfaces.home = {
+      listenPort = 51820;
+      privateKeyFile = "/run/key";
+    };
+  } "so is the port of networking.wg-quick.interfaces.home")
+  (said { } {
+    systemd.network.netdevs."10-wg" = {
+      netdevConfig.Name = "wg";
+      netdevConfig.Kind = "wireguard";
+      wireguardConfig.ListenPort = 51820;
+    };
+  } "so is the port of systemd.network.netdevs.10-wg")
+  (said { network.port = 41641; } { services.tailscale.enable = true; } "so is the port of services.tailscale")
+  (said { network.port = 53; } { } "needs for something else")
+  (said { network.cidr = "10.99.0.0/16"; } { } "for the machine that makes a cluster")
   (said {
     create.enable = true;
-    create.network = "10.80.0.0/12";
+    network.cidr = "10.99.0.0/28";
+  } { } "from /8 to /24")
+  (said {
+    create.enable = true;
+    network.cidr = "10.299.0.0/16";
+  } { } "no network for a cluster")
+  (said {
+    create.enable = true;
+    network.cidr = "10.80.0.0/12";
   } { } "overlaps with 10.88.0.0/16")
   (said { create.enable = true; } {
     networking.interfaces.lan.ipv4.addresses = [
@@ -83,8 +111,28 @@ lib.concatLists [
     firstBoot.enable = true;
     ticketFile = "/run/ticket";
   } { } "brings a ticket of its own")
+  (said {
+    firstBoot.enable = true;
+    create.enable = true;
+  } { } "joins with the ticket that it finds")
+  (said { } { networking.enableIPv6 = false; } "networking.enableIPv6 is off")
+  (said { } { security.lockKernelModules = true; } "security.lockKernelModules")
+  (said { } { virtualisation.podman.enable = lib.mkForce false; } "virtualisation.podman.enable is off")
+  (said { storage.containersDir = "/tmp/containers"; } { } "containersDir would not outlive a boot")
+  (said { users = [ "alice" ]; } { users.mutableUsers = false; } "names alice, and users.users does not")
   (said { projects.Shop = project; } { } "Shop cannot be a project's name")
   (said { projects.shop = { }; } { } "must have either file or compose")
+
+  (warned { } { services.dnsmasq.enable = true; } "services.dnsmasq takes port 53")
+  (warned { } { services.coredns.enable = true; } "services.coredns may take port 53")
+  (warned { } { fileSystems."/".fsType = lib.mkForce "tmpfs"; } "containersDir, stateDir is in memory")
+  (warned { } {
+    fileSystems."/".fsType = lib.mkForce "tmpfs";
+    fileSystems."/var/lib/uncloud" = {
+      device = "/dev/vdb";
+      fsType = "ext4";
+    };
+  } "containersDir is in memory")
 
   (throws "an unknown option" { nmae = "pi-1"; })
   (throws "an unknown option of a project" { projects.shop = project // { flie = ./.; }; })
@@ -93,6 +141,9 @@ lib.concatLists [
   (throws "a role that is none" { roles = [ "leader" ]; })
   (throws "no role" { roles = [ ]; })
   (throws "a label that is no text" { labels.disk = true; })
-  (throws "a network that is none" { create.network = "10.210.0.0"; })
+  (throws "a network that is none" { network.cidr = "10.210.0.0"; })
+  (throws "an endpoint that is none" { network.endpoints = [ "example.com:51820" ]; })
+  (throws "a log level that is none" { settings.logLevel = "loud"; })
+  (throws "a domain that is none" { create.domain = "Example"; })
   (throws "an MTU too small" { network.mtu = 500; })
 ]

@@ -8,7 +8,19 @@
 let
   flake = {
     outPath = nixpkgs;
-    inherit ((import (nixpkgs + "/flake.nix")).outputs { self = flake; }) lib;
+    lib = ((import (nixpkgs + "/flake.nix")).outputs { self = flake; }).lib // {
+      # As the flake's own, but that the tree is not put into the store for each
+      # system's registry.
+      nixosSystem =
+        args:
+        import (nixpkgs + "/nixos/lib/eval-config.nix") (
+          {
+            inherit lib;
+            system = null;
+          }
+          // args
+        );
+    };
   };
   inherit (flake) lib;
   boards = lib.genAttrs' [ "3" "4" "5" ] (
@@ -22,7 +34,7 @@ let
   };
 in
 {
-  inherit pkgs;
+  inherit lib;
   sources = import ./sources.nix { inherit lib; };
   golden = import ./golden.nix both;
   options = import ./options.nix both;
@@ -32,6 +44,7 @@ in
     nixpkgs = flake;
     nixos-hardware.nixosModules = boards;
   };
+  scenarios = lib.filterAttrs (name: _: lib.hasPrefix "vm-" name) (import ./checks.nix both);
   examples = lib.genAttrs [ "one" "fleet" ] (
     name:
     lib.mapAttrs (_: machine: machine.config.system.build.toplevel.drvPath)

@@ -1,14 +1,15 @@
-# Arithmetic of IPv4 networks, for assertions.
+# Arithmetic of IPv4 networks such as "10.210.0.0/16", for assertions.
 { lib }:
 let
   pow2 = n: if n == 0 then 1 else 2 * pow2 (n - 1);
-  number = address: lib.foldl' (sum: part: sum * 256 + lib.toIntBase10 part) 0 (lib.splitString "." address);
-  parse =
+  parts = cidr: lib.splitString "/" cidr;
+  octets = cidr: map lib.toIntBase10 (lib.splitString "." (lib.head (parts cidr)));
+  bits = cidr: lib.toIntBase10 (lib.last (parts cidr));
+  range =
     cidr:
     let
-      parts = lib.splitString "/" cidr;
-      size = pow2 (32 - lib.toIntBase10 (lib.last parts));
-      address = number (lib.head parts);
+      size = pow2 (32 - bits cidr);
+      address = lib.foldl' (sum: octet: sum * 256 + octet) 0 (octets cidr);
     in
     {
       first = address / size * size;
@@ -16,11 +17,16 @@ let
     };
 in
 {
+  inherit bits;
+
+  valid = cidr: bits cidr <= 32 && lib.length (octets cidr) == 4 && lib.all (octet: octet < 256) (octets cidr);
+
+  # Only of valid ones.
   overlap =
     left: right:
     let
-      l = parse left;
-      r = parse right;
+      l = range left;
+      r = range right;
     in
     l.first <= r.last && r.first <= l.last;
 }

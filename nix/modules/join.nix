@@ -20,17 +20,8 @@ in
     };
     create = {
       enable = lib.mkEnableOption "a new cluster with this machine as its first, where it is no member yet";
-      network = mkOption {
-        type = types.nullOr (types.strMatching "[0-9.]+/[0-9]+");
-        default = null;
-        example = "10.99.0.0/16";
-        description = ''
-          Network of the machines and containers of the new cluster. `null` is
-          10.210.0.0/16. It cannot be changed later.
-        '';
-      };
       domain = mkOption {
-        type = types.nullOr types.nonEmptyStr;
+        type = types.nullOr (types.strMatching "[a-z0-9-]+(\\.[a-z0-9-]+)+");
         default = null;
         example = "apps.example.com";
         description = "Domain under which services get host names by default.";
@@ -58,7 +49,7 @@ in
             "machine"
             "init"
           ]
-          ++ flag "network" create.network
+          ++ flag "network" cfg.network.cidr
           ++ flag "domain" create.domain
         );
         DynamicUser = true;

@@ -7,15 +7,37 @@ let
 in
 {
   options.services.uncloud.network = {
+    cidr = mkOption {
+      type = types.nullOr (types.strMatching "[0-9]+(\\.[0-9]+){3}/[0-9]+");
+      default = null;
+      example = "10.99.0.0/16";
+      description = ''
+        Network of the machines and containers of the cluster that
+        {option}`services.uncloud.create` makes. `null` is 10.210.0.0/16. It cannot
+        be changed later, and a machine that joins is told it by the others.
+      '';
+    };
+    interfaces = mkOption {
+      type = types.listOf types.nonEmptyStr;
+      default = [ ];
+      example = [ "eth0" ];
+      description = ''
+        Links at which others reach this machine: the port is opened on these only,
+        and others are told the addresses of these only. Empty is all links.
+      '';
+    };
     port = mkOption {
       type = types.port;
       default = 51820;
       description = "UDP port of WireGuard: the only one that a machine needs to be reached at.";
     };
     endpoints = mkOption {
-      type = types.listOf (types.strMatching ".+:[0-9]+");
+      type = types.listOf (types.strMatching "([0-9.]+|\\[[0-9a-f:]+[]]):[0-9]+");
       default = [ ];
-      example = [ "203.0.113.5:51820" ];
+      example = [
+        "203.0.113.5:51820"
+        "[2001:db8::5]:51820"
+      ];
       description = ''
         Addresses at which others may reach this machine, besides those on its
         links: a public address behind a forwarding router.
@@ -38,10 +60,14 @@ in
       listenPort = network.port;
       endpoints = lib.mkIf (network.endpoints != [ ]) network.endpoints;
       mtu = lib.mkIf (network.mtu != null) network.mtu;
+      interfaces = lib.mkIf (network.interfaces != [ ]) network.interfaces;
     };
 
     networking.firewall = {
-      allowedUDPPorts = lib.mkIf network.openFirewall [ network.port ];
+      allowedUDPPorts = lib.mkIf (network.openFirewall && network.interfaces == [ ]) [ network.port ];
+      interfaces = lib.mkIf network.openFirewall (
+        lib.genAttrs network.interfaces (_: { allowedUDPPorts = [ network.port ]; })
+      );
       # What comes from the mesh and from containers is judged by the agent's own
       # table, before this firewall: names, echo, and for machines the API.
       trustedInterfaces = [

@@ -1,5 +1,5 @@
 # Projects that a machine declares. They are deployed by `uc deploy`, at boot and
-# whenever the generation changes what they say; what is there already is left.
+# whenever a generation says something else of them; what is there already is left.
 {
   config,
   lib,
@@ -16,8 +16,11 @@ let
       file = mkOption {
         type = types.nullOr types.path;
         default = null;
-        example = lib.literalExpression "./compose.yaml";
-        description = "Compose file. Files beside it that it refers to are not taken along.";
+        example = lib.literalExpression ''"''${./shop}/compose.yaml"'';
+        description = ''
+          Compose file. Named like in the example it takes along the folder that
+          it is in, with the files that it refers to.
+        '';
       };
       compose = mkOption {
         type = types.nullOr json.type;
@@ -43,37 +46,42 @@ let
   };
 
   place = name: "uncloud/projects/${name}.yaml";
-  content =
+  declared = lib.filterAttrs (_: project: project.compose != null) cfg.projects;
+
+  uc = args: lib.escapeShellArgs ([ (lib.getExe' cfg.package "uc") "--connect" "unix:///run/uncloud/uncloud.sock" ] ++ args);
+  deploy =
     name: project:
-    lib.nameValuePair (place name) (
-      if project.file != null then
-        { source = project.file; }
-      else
-        { text = builtins.toJSON project.compose; } # which is YAML as well
-    );
+    let
+      file = if project.compose != null then "/etc/${place name}" else "${project.file}";
+    in
+    uc ([ "deploy" "--yes" "--project" name "--file" file ] ++ lib.optional project.prune "--prune");
+  # In one program with the deploy, since systemd would have the boot wait for
+  # what runs before the program, and end it after a while.
+  withImages =
+    name: project:
+    "${pkgs.writeShellScript "uncloud-project-${name}" ''
+      set -e
+      ${lib.concatMapStrings (image: "${uc [ "image" "push" "${image}" ]}\n") project.images}exec ${deploy name project}
+    ''}";
 
   unit =
     name: project:
-    let
-      uc =
-        args: lib.escapeShellArgs ([ (lib.getExe' cfg.package "uc") "--connect" "unix:///run/uncloud/uncloud.sock" ] ++ args);
-    in
     lib.nameValuePair "uncloud-project-${name}" {
       description = "Uncloud project ${name}";
       wantedBy = [ "multi-user.target" ];
       wants = [ "uncloud.service" ];
-      after = [ "uncloud.service" ];
-      restartTriggers = [ config.environment.etc.${place name}.source ];
+      after = [
+        "uncloud.service"
+        "uncloud-create.service"
+      ];
+      restartTriggers = lib.optional (project.compose != null) config.environment.etc.${place name}.source;
       # It is tried until this machine is a member and its images can be had.
       startLimitIntervalSec = 0;
       serviceConfig = {
         # Not oneshot: neither the boot nor a switch waits for a rollout.
         Type = "exec";
         RemainAfterExit = true;
-        ExecStartPre = map (image: uc [ "image" "push" "${image}" ]) project.images;
-        ExecStart = uc (
-          [ "deploy" "--yes" "--project" name "--file" "/etc/${place name}" ] ++ lib.optional project.prune "--prune"
-        );
+        ExecStart = (if project.images == [ ] then deploy else withImages) name project;
         Restart = "on-failure";
         RestartSec = "5s";
         RestartSteps = 6;
@@ -92,16 +100,20 @@ in
   options.services.uncloud.projects = mkOption {
     type = types.attrsOf (types.submodule project);
     default = { };
-    example.shop.file = lib.literalExpression "./compose.yaml";
+    example = lib.literalExpression "{ shop.file = ./compose.yaml; }";
     description = ''
-      Projects to deploy, by name. One machine of a cluster is enough to declare
-      a project; where several do, they should say the same. A project that is
-      not declared any more goes on running until `uc rm` removes it.
+      Projects to deploy, by name: at boot, and by every generation that says
+      something else of them. A change that somebody made by hand in between is
+      then undone. One machine of a cluster is enough to declare a project; where
+      several do, they should say the same. A project that is not declared any
+      more goes on running until {command}`uc rm` removes it.
     '';
   };
 
   config = lib.mkIf cfg.enable {
-    environment.etc = lib.mapAttrs' content cfg.projects;
+    environment.etc = lib.mapAttrs' (
+      name: project: lib.nameValuePair (place name) { text = "${builtins.toJSON project.compose}\n"; } # YAML as well
+    ) declared;
     systemd.services = lib.mapAttrs' unit cfg.projects;
   };
 }

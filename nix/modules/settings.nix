@@ -20,7 +20,19 @@ let
 in
 {
   options.services.uncloud.settings = lib.mkOption {
-    type = format.type;
+    type = lib.types.submodule {
+      freeformType = format.type;
+      options.logLevel = lib.mkOption {
+        type = lib.types.enum [
+          "debug"
+          "info"
+          "warn"
+          "error"
+        ];
+        default = "info";
+        description = "What the agent says in the journal.";
+      };
+    };
     default = { };
     example.logLevel = "debug";
     description = ''

@@ -269,11 +269,15 @@ func (m *Mesh) change(what string, f func()) error {
 
 // LocalEndpoints is where this machine may be reached: its routable unicast
 // addresses with listenPort, public ones first. It cannot know what a NAT in
-// front makes of them. Peers learn that from the packets they get.
-func (m *Mesh) LocalEndpoints(listenPort uint16) ([]netip.AddrPort, error) {
+// front makes of them. Peers learn that from the packets they get. Where links
+// are named, it is the addresses of these.
+func (m *Mesh) LocalEndpoints(listenPort uint16, links ...string) ([]netip.AddrPort, error) {
 	interfaces, err := m.host.Interfaces()
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
+	}
+	if len(links) > 0 {
+		interfaces = slices.DeleteFunc(interfaces, func(i Interface) bool { return !slices.Contains(links, i.Name) })
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

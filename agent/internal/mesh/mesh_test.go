@@ -369,6 +369,12 @@ func TestRunRepairsAtOnceAndTellsOfNewAddresses(t *testing.T) {
 		if want := []netip.AddrPort{netip.MustParseAddrPort("198.51.100.9:51820")}; !slices.Equal(got, want) {
 			t.Errorf("endpoints %v, want %v", got, want)
 		}
+		if named, err := m.LocalEndpoints(51820, "eth0"); err != nil || !slices.Equal(named, got) {
+			t.Errorf("endpoints of eth0 are %v, %v", named, err)
+		}
+		if others, err := m.LocalEndpoints(51820, "eth1"); err != nil || len(others) > 0 {
+			t.Errorf("endpoints of eth1, which is not there, are %v, %v", others, err)
+		}
 		cancel()
 		must(t, <-done)
 	})
