@@ -157,6 +157,14 @@ func (s mergedStore) Merge(ctx context.Context, b crdt.Batch) (crdt.Known, error
 	return known, err
 }
 
+func (s mergedStore) AdoptSnapshot(ctx context.Context, all crdt.Snapshot) (crdt.Known, error) {
+	known, err := s.Store.AdoptSnapshot(ctx, all)
+	if ctx.Err() == nil {
+		s.m.merged(err)
+	}
+	return known, err
+}
+
 func (m *member) merged(err error) {
 	m.cannotMerge.Store(&err)
 	m.troubles.setError("store", "store", err)

@@ -205,6 +205,7 @@ func (m *member) run(ctx context.Context) (err error) {
 	run("catch up", m.catchUp)
 	run("reconcile", m.reconcile)
 	run("rollout", m.driver.Supervise)
+	run("upkeep", m.upkeep)
 	return group.Wait()
 }
 

@@ -21,10 +21,15 @@ func notify(state string) {
 	daemon.SdNotify(false, state) //nolint:errcheck // there is nobody to tell when the manager is deaf
 }
 
+// storeStall is how long a turn of the store's writer may take. It takes
+// milliseconds, on a poor disk seconds; one that takes longer will not end.
+const storeStall = 30 * time.Second
+
 // watchdog tells the service manager that the agent lives, as long as the
-// member's steering answers: a deadlock anywhere on its path stops the
-// messages, and the manager starts the agent anew. Containers and kernel
-// tunnels go on meanwhile.
+// member's steering answers and the store's writer ends its turns: a deadlock
+// anywhere on their paths stops the messages, and the manager ends the agent,
+// which says where it stands, and starts it anew. Containers and kernel tunnels
+// go on meanwhile.
 func (a *Agent) watchdog(ctx context.Context) error {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
@@ -41,10 +46,13 @@ func (a *Agent) watchdog(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if m := a.current(); m == nil || m.answers(ctx, interval/3) {
-			notify("WATCHDOG=1")
-		} else {
+		switch m := a.current(); {
+		case m != nil && m.store.Stalled() > storeStall:
+			a.log.Error("the store does not answer: the watchdog will end the agent", "took", m.store.Stalled())
+		case m != nil && !m.answers(ctx, interval/3):
 			a.log.Error("steering does not answer: the watchdog will end the agent")
+		default:
+			notify("WATCHDOG=1")
 		}
 	}
 }

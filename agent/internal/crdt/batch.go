@@ -1,6 +1,7 @@
 package crdt
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -22,6 +23,9 @@ func (r Row) Size() int {
 	}
 	return n
 }
+
+// ErrImpossible says that another replica sent what no replica can hold.
+var ErrImpossible = errors.New("no replica can have this")
 
 // Check says what makes r no possible row.
 func (r Row) Check() error {

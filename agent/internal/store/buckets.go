@@ -76,6 +76,9 @@ func (s *Store) Repair(ctx context.Context, rows []crdt.Row) (int, error) {
 		return 0, err
 	}
 	defer release()
+	if err := s.checkBatch(crdt.Batch{Rows: rows}); err != nil {
+		return 0, err
+	}
 	done, err := s.write(true, s.file.saveEach, func(c *conn) (outcome, error) {
 		fit, err := s.withoutForgotten(c, rows)
 		if err != nil {
@@ -90,7 +93,22 @@ func (s *Store) Repair(ctx context.Context, rows []crdt.Row) (int, error) {
 	if len(done.changes) > 0 {
 		s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(done.changes), Marks: crdt.Known{}}, Known: done.known}, done.changes)
 	}
-	return len(done.changes), nil
+	return s.repaired(done.changes), nil
+}
+
+// repaired counts the rows that held something else. Where only one side has
+// collected, the row's writers may differ by versions of the floor: that is
+// evened out, and is no divergence.
+func (s *Store) repaired(changes []change) int {
+	n, floor := 0, s.Floor().Known
+	for _, ch := range changes {
+		if !ch.old.Record.Equal(ch.row.Record) || slices.ContainsFunc(ch.row.Writers, func(v Version) bool {
+			return !slices.Contains(ch.old.Writers, v) && !floor.Covers(v)
+		}) {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *Store) withoutForgotten(c *conn, rows []crdt.Row) ([]crdt.Row, error) {

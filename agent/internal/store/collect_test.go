@@ -85,7 +85,7 @@ func TestMemberThatWasAwayWhileTombstonesWent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := away.AdoptSnapshot(t.Context(), snapshot, a.Floor()); err != nil {
+	if _, err := away.AdoptSnapshot(t.Context(), snapshot); err != nil {
 		t.Fatal(err)
 	}
 	if err := seen.fold(next(t, f)); err != nil || len(seen.rows) != 3 {

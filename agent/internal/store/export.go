@@ -87,11 +87,14 @@ func (s *Store) referred(c *conn, ref []driver.Value) (crdt.Row, error) {
 	return row, err
 }
 
-// Snapshot gives every row, also deleted ones, with all known versions.
-func (s *Store) Snapshot(ctx context.Context) (crdt.Batch, error) {
-	var out crdt.Batch
+// Snapshot gives all that is here, as one transaction saw it.
+func (s *Store) Snapshot(ctx context.Context) (crdt.Snapshot, error) {
+	var out crdt.Snapshot
 	err := s.snapshot(ctx, func(c *conn) (err error) {
 		if out.Marks, err = s.file.readKnown(c); err != nil {
+			return err
+		}
+		if out.Floor, err = s.file.readFloor(c); err != nil {
 			return err
 		}
 		return s.file.scan(c, func(row crdt.Row) error {
@@ -100,7 +103,7 @@ func (s *Store) Snapshot(ctx context.Context) (crdt.Batch, error) {
 		})
 	})
 	if err != nil {
-		return crdt.Batch{}, fmt.Errorf("read a snapshot: %w", err)
+		return crdt.Snapshot{}, fmt.Errorf("read a snapshot: %w", err)
 	}
 	return out, nil
 }

@@ -30,7 +30,7 @@ func (s *Store) Merge(ctx context.Context, b crdt.Batch) (crdt.Known, error) {
 	if len(b.Marks) > 0 && have.CoversAll(b.Marks) {
 		return have, nil
 	}
-	if err := s.checkMarks(b.Marks); err != nil {
+	if err := s.checkBatch(b); err != nil {
 		return nil, err
 	}
 	join := func(*conn) (outcome, error) { return s.join(b.Rows, have.Union(b.Marks)) }
@@ -49,14 +49,20 @@ func (s *Store) Merge(ctx context.Context, b crdt.Batch) (crdt.Known, error) {
 	return done.known, nil
 }
 
-func (s *Store) checkMarks(marks crdt.Known) error {
-	if marks.Head(s.file.self) > s.file.known.Head(s.file.self) {
-		return ErrSiteReused
-	}
-	for site, ranges := range marks {
-		if ranges.Head() > math.MaxInt64 {
-			return fmt.Errorf("version %d of site %v is beyond what can be kept", ranges.Head(), site)
+// checkBatch refuses what no store can have sent, before anything is done.
+func (s *Store) checkBatch(b crdt.Batch) error {
+	for _, row := range b.Rows {
+		if err := row.Check(); err != nil {
+			return fmt.Errorf("%w: %w", crdt.ErrImpossible, err)
 		}
+	}
+	for site, ranges := range b.Marks {
+		if ranges.Head() > math.MaxInt64 {
+			return fmt.Errorf("%w: version %d of site %v is beyond what can be kept", crdt.ErrImpossible, ranges.Head(), site)
+		}
+	}
+	if b.Marks.Head(s.file.self) > s.file.known.Head(s.file.self) {
+		return ErrSiteReused
 	}
 	return nil
 }
@@ -68,9 +74,6 @@ func (s *Store) join(rows []crdt.Row, known crdt.Known) (outcome, error) {
 	rows = dedupe(rows)
 	all := make([]change, len(rows))
 	for i, got := range rows {
-		if err := got.Check(); err != nil {
-			return out, err
-		}
 		all[i].old.Table, all[i].old.Key = got.Table, got.Key
 	}
 	if err := s.file.loadAll(s.file.w, all); err != nil {

@@ -143,7 +143,7 @@ func (s *Store) readAll() error {
 		return err
 	}
 	s.recount()
-	floor, err := s.file.readFloor()
+	floor, err := s.file.readFloor(s.file.w)
 	if err != nil {
 		return fmt.Errorf("read the floor: %w", err)
 	}

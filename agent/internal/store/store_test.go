@@ -297,7 +297,7 @@ func TestNothingChangedWritesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Merge(t.Context(), all); err != nil {
+	if _, err := s.Merge(t.Context(), all.Batch); err != nil {
 		t.Fatal(err)
 	}
 	digest(t, s)

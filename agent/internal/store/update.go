@@ -220,11 +220,16 @@ func (s *Store) commit(edits []edit) (Version, error) {
 	case len(done.changes) == 0:
 		return s.head(), nil
 	}
-	if err := s.file.witness.note(next.Site, next.Seq); err != nil {
-		s.log.Error("the store's witness cannot be written; a disk that is set back may go unnoticed", "err", err)
-	}
+	s.noteWritten(next)
 	s.publish(Commit{Batch: crdt.Batch{Rows: rowsOf(done.changes), Marks: crdt.Knows(next)}, Known: done.known, Local: true}, done.changes)
 	return next, nil
+}
+
+// noteWritten has the witness know a version before anyone can see it.
+func (s *Store) noteWritten(v Version) {
+	if err := s.file.witness.note(v.Site, v.Seq); err != nil {
+		s.log.Error("the store's witness cannot be written; a disk that is set back may go unnoticed", "err", err)
+	}
 }
 
 func (s *Store) stamp(edits []edit, next Version) (outcome, error) {

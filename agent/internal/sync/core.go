@@ -74,11 +74,22 @@ type (
 		Repaired int // rows that a scrub has changed
 		Err      error
 	}
+	// read answers a readRelay.
+	read struct {
+		From  linkID
+		Batch crdt.Batch
+	}
+	// census asks all machines what they have.
+	census struct{}
+	// collected says that the store has forgotten tombstones.
+	collected struct{}
 	// exported answers an exportRange.
 	exported struct {
 		Link  linkID
 		Req   uint64
 		Batch crdt.Batch
+		// Floor is the store's after the read: of a snapshot its own.
+		Floor crdt.Floor
 		Err   error
 	}
 	// reseated says that the store writes under another site id.
@@ -106,6 +117,15 @@ type (
 		Fresh bool // it holds versions that nothing else brings
 		Mend  bool // rows of a scrub
 		Batch crdt.Batch
+		// Whole is a snapshot, to be adopted with its Floor.
+		Whole bool
+		Floor crdt.Floor
+	}
+	// readRelay reads the rows of versions that were pushed here, to be passed
+	// on as they are here: the store may know of their removal.
+	readRelay struct {
+		From  linkID
+		Marks crdt.Known
 	}
 	// exportRange reads from the store: a range, or everything if Snapshot.
 	exportRange struct {
@@ -133,8 +153,10 @@ type core struct {
 	self  self
 	rand  *rand.Rand
 	links map[linkID]*link
-	live  map[string]*link // by machine
-	known crdt.Known       // what the store has, as of the present event
+	live  map[string]*link      // by machine
+	known crdt.Known            // what the store has, as of the present event
+	floor crdt.Known            // of which it has forgotten tombstones
+	said  map[string]crdt.Known // what machines had that are not connected any more, by id
 	reqs  uint64
 	// members is the size of the cluster, and distance how far another machine
 	// is: false where that is unknown. Both decide who is pushed to.
@@ -156,15 +178,16 @@ type action any
 
 func newCore(who self, random *rand.Rand) *core {
 	return &core{
-		self: who, rand: random, links: map[linkID]*link{}, live: map[string]*link{},
+		self: who, rand: random, links: map[linkID]*link{}, live: map[string]*link{}, said: map[string]crdt.Known{},
 		distance: func(string) (time.Duration, bool) { return 0, false },
 		admit:    func(string) error { return nil },
 	}
 }
 
-// handle takes one event at a time. known is what the store has now.
-func (c *core) handle(now time.Time, known crdt.Known, event any) []action {
-	c.now, c.known, c.out = now, known, nil
+// handle takes one event at a time. known is what the store has now, and floor
+// of what it has forgotten tombstones.
+func (c *core) handle(now time.Time, known, floor crdt.Known, event any) []action {
+	c.now, c.known, c.floor, c.out = now, known, floor, nil
 	switch e := event.(type) {
 	case connected:
 		c.connect(e)
@@ -187,6 +210,12 @@ func (c *core) handle(now time.Time, known crdt.Known, event any) []action {
 		for _, l := range c.peers() {
 			c.do(readSums{Link: l.id})
 		}
+	case census:
+		c.ask()
+	case collected:
+		c.raised()
+	case read:
+		c.relay(e)
 	case ticked:
 		c.tick()
 	default:
@@ -269,6 +298,9 @@ func (c *core) receive(l *link, f frame) {
 		c.compare(l, f)
 	case mend:
 		c.do(readBuckets{Link: l.id, Buckets: f.Buckets})
+	case floor:
+		l.floor, l.lagged = l.floor.Union(f.Known), true
+		c.pull(l)
 	case hello:
 		c.drop(l.id, fmt.Errorf("a second hello"))
 	}
@@ -287,7 +319,11 @@ func (c *core) hear(l *link, known crdt.Known) {
 // checkView compares what the other machine has with what it is thought to
 // have. They differ when news are under way, and else when some were lost.
 func (c *core) checkView(l *link, f ping) {
-	if f.Sum != sumOf(l.known) && f.Sum != sumOf(c.known) {
+	switch f.Sum {
+	case sumOf(c.known):
+		l.known = c.known // said so, and kept once
+	case sumOf(l.known):
+	default:
 		c.post(l, tell{Known: crdt.Known{}, Afresh: true})
 	}
 }
@@ -315,6 +351,7 @@ func (c *core) tick() {
 		}
 		if !c.now.Before(l.pingAt) {
 			l.pingAt = c.now.Add(pingEvery)
+			l.said.settle(c.now, l.known)
 			if l.inFlight == 0 {
 				c.tell(l, false)
 				c.post(l, ping{Sum: sumOf(c.known)})

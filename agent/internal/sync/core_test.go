@@ -159,9 +159,9 @@ func TestWhoIsRefused(t *testing.T) {
 		"have copies of one":         {Cluster: me.Cluster, Machine: "mch_x", Site: me.Site, Nonce: 5},
 		"mch_001 and mch_x have":     {Cluster: me.Cluster, Machine: "mch_x", Site: s.nodes[1].rep.Site(), Nonce: 5},
 	} {
-		c.handle(s.now, known, connected{Link: 99})
+		c.handle(s.now, known, nil, connected{Link: 99})
 		var told, closed bool
-		for _, a := range c.handle(s.now, known, received{Link: 99, Frame: h}) {
+		for _, a := range c.handle(s.now, known, nil, received{Link: 99, Frame: h}) {
 			switch a := a.(type) {
 			case sendFrame:
 				r, ok := a.Frame.(refuse)
@@ -185,8 +185,8 @@ func TestWhoIsRefused(t *testing.T) {
 func TestFramesBeforeAHello(t *testing.T) {
 	s := newSim(1, 1)
 	c := s.nodes[0].core
-	c.handle(s.now, crdt.Known{}, connected{Link: 1})
-	actions := c.handle(s.now, crdt.Known{}, received{Link: 1, Frame: ask{Req: 1, Snapshot: true}})
+	c.handle(s.now, crdt.Known{}, nil, connected{Link: 1})
+	actions := c.handle(s.now, crdt.Known{}, nil, received{Link: 1, Frame: ask{Req: 1, Snapshot: true}})
 	if len(actions) != 1 {
 		t.Fatalf("%+v", actions)
 	}
@@ -201,11 +201,11 @@ func TestAnOldCopyIsNoticed(t *testing.T) {
 	s := ready(t, 2)
 	a, b := s.nodes[0], s.nodes[1].core.self
 	seen := crdt.Version{Site: a.rep.Site(), Seq: 5}
-	got := a.core.handle(s.now, a.rep.Known(), received{Link: a.core.live[b.Machine].id, Frame: tell{Known: crdt.Knows(seen)}})
+	got := a.core.handle(s.now, a.rep.Known(), nil, received{Link: a.core.live[b.Machine].id, Frame: tell{Known: crdt.Knows(seen)}})
 	if len(got) == 0 || got[0] != (reseat{Seen: seen}) {
 		t.Fatalf("%+v", got)
 	}
-	a.core.handle(s.now, a.rep.Known(), reseated{Site: crdt.SiteID{1}})
+	a.core.handle(s.now, a.rep.Known(), nil, reseated{Site: crdt.SiteID{1}})
 	if len(a.core.links) != 0 || a.core.self.Site != (crdt.SiteID{1}) {
 		t.Fatal("the links of the old site are still there")
 	}

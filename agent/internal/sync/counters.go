@@ -7,6 +7,7 @@ type Counters struct {
 	Repeated        uint64 // pushes that held nothing new
 	Merged          uint64 // batches that the store took
 	MergeErrors     uint64 // batches that it did not take
+	Spoilt          uint64 // batches that cannot be read, or are impossible
 	Asked           uint64 // requests made
 	Served          uint64 // requests answered
 	TurnedAway      uint64 // requests put off, since three were being answered

@@ -10,7 +10,7 @@ import (
 // protocolVersion is the first number of a hello. Machines of different
 // versions do not exchange state; frames of an unknown kind are skipped, so
 // that a version can grow.
-const protocolVersion = 2
+const protocolVersion = 3
 
 // A frame is one message. On the wire it is its length in four bytes, its kind
 // in one, and its body.
@@ -28,6 +28,7 @@ const (
 	kindSums
 	kindMend
 	kindPacked
+	kindFloor
 )
 
 type (
@@ -38,6 +39,7 @@ type (
 		Site    crdt.SiteID
 		Nonce   uint64     // drawn at each start; tells a machine from its clone
 		Known   crdt.Known // everything the sender has
+		Floor   crdt.Known // of which it has forgotten tombstones
 	}
 	// refuse says why the connection ends.
 	refuse struct{ Reason string }
@@ -56,6 +58,12 @@ type (
 		More   bool
 		Mend   bool // compared rows of a scrub: they bring no new versions
 		Batch  crdt.Batch
+		// Whole is the last part of a snapshot, which has the Floor too.
+		Whole bool
+		Floor crdt.Floor
+		// Spoilt says why the batch cannot be read; it is not on the wire. The
+		// batch is void then, and the link goes on.
+		Spoilt error
 	}
 	// ask requests versions, or everything.
 	ask struct {
@@ -83,6 +91,8 @@ type (
 	}
 	// mend asks for the rows of some buckets.
 	mend struct{ Buckets map[string][]byte }
+	// floor says that the sender has forgotten more tombstones.
+	floor struct{ Known crdt.Known }
 	// unknown is a frame of a later version.
 	unknown struct{ of byte }
 )
@@ -97,6 +107,7 @@ func (done) kind() byte      { return kindDone }
 func (ping) kind() byte      { return kindPing }
 func (sums) kind() byte      { return kindSums }
 func (mend) kind() byte      { return kindMend }
+func (floor) kind() byte     { return kindFloor }
 func (u unknown) kind() byte { return u.of }
 
 // appendFrame appends the kind and body of f.
@@ -108,14 +119,17 @@ func appendFrame(b []byte, f frame) []byte {
 		b = appendText(appendText(b, f.Cluster), f.Machine)
 		b = append(b, f.Site[:]...)
 		b = binary.AppendUvarint(b, f.Nonce)
-		b = crdt.AppendKnown(b, f.Known)
+		b = crdt.AppendKnown(crdt.AppendKnown(b, f.Known), f.Floor)
 	case refuse:
 		b = appendText(b, f.Reason)
 	case tell:
 		b = crdt.AppendKnown(appendFlags(b, f.Reply, f.Afresh), f.Known)
 	case rows:
 		b = binary.AppendUvarint(binary.AppendUvarint(binary.AppendUvarint(b, f.Req), f.Serial), f.Part)
-		b = crdt.AppendBatch(appendFlags(b, f.More, f.Mend), f.Batch)
+		b = crdt.AppendBatch(appendFlags(b, f.More, f.Mend, f.Whole), f.Batch)
+		if f.Whole {
+			b = crdt.AppendFloor(b, f.Floor)
+		}
 	case ask:
 		b = appendFlags(binary.AppendUvarint(b, f.Req), f.Snapshot)
 		b = crdt.AppendKnown(b, f.Wants)
@@ -129,6 +143,8 @@ func appendFrame(b []byte, f frame) []byte {
 		b = appendSums(b, f)
 	case mend:
 		b = appendMend(b, f)
+	case floor:
+		b = crdt.AppendKnown(b, f.Known)
 	}
 	return b
 }
@@ -143,17 +159,14 @@ func parseFrame(b []byte) (frame, error) {
 		if v := d.Uvarint(); v != protocolVersion && d.Err() == nil {
 			return nil, fmt.Errorf("the other machine speaks version %d of the protocol, this one %d", v, protocolVersion)
 		}
-		f = hello{Cluster: d.Text(), Machine: d.Text(), Site: d.SiteID(), Nonce: d.Uvarint(), Known: d.Known()}
+		f = hello{Cluster: d.Text(), Machine: d.Text(), Site: d.SiteID(), Nonce: d.Uvarint(), Known: d.Known(), Floor: d.Known()}
 	case kindRefuse:
 		f = refuse{Reason: d.Text()}
 	case kindTell:
 		flags := d.Byte()
 		f = tell{Reply: flags&1 != 0, Afresh: flags&2 != 0, Known: d.Known()}
 	case kindRows:
-		r := rows{Req: d.Uvarint(), Serial: d.Uvarint(), Part: d.Uvarint()}
-		flags := d.Byte()
-		r.More, r.Mend, r.Batch = flags&1 != 0, flags&2 != 0, d.Batch()
-		f = r
+		return parseRows(d)
 	case kindAsk:
 		f = ask{Req: d.Uvarint(), Snapshot: d.Byte() == 1, Wants: d.Known()}
 	case kindAck:
@@ -166,6 +179,8 @@ func parseFrame(b []byte) (frame, error) {
 		f = parseSums(d)
 	case kindMend:
 		f = parseMend(d)
+	case kindFloor:
+		f = floor{Known: d.Known()}
 	default:
 		return unknown{kind}, d.Err()
 	}
@@ -173,6 +188,25 @@ func parseFrame(b []byte) (frame, error) {
 		return nil, fmt.Errorf("frame of kind %d: %w", kind, err)
 	}
 	return f, nil
+}
+
+// parseRows reads part of a batch. One that cannot be read must not cost the
+// link, by which all the others come.
+func parseRows(d *crdt.Decoder) (frame, error) {
+	r := rows{Req: d.Uvarint(), Serial: d.Uvarint(), Part: d.Uvarint()}
+	flags := d.Byte()
+	if err := d.Err(); err != nil {
+		return nil, fmt.Errorf("frame of kind %d: %w", kindRows, err)
+	}
+	r.More, r.Mend, r.Whole = flags&1 != 0, flags&2 != 0, flags&4 != 0
+	r.Batch = d.Batch()
+	if r.Whole {
+		r.Floor = d.Floor()
+	}
+	if r.Spoilt = d.Done(); r.Spoilt != nil {
+		r.Batch, r.Floor = crdt.Batch{}, crdt.Floor{}
+	}
+	return r, nil
 }
 
 func appendText(b []byte, s string) []byte {

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"uncloud/agent/internal/crdt"
+	"uncloud/agent/internal/store"
 )
 
 var (
@@ -50,6 +52,7 @@ func (st step) String() string {
 var verbs = []string{
 	"write", "write", "write", "write", "write", "write", "write", "write", "write", "delete", "delete", "burst", "join",
 	"partition", "shatter", "one way", "silence", "heal", "heal", "crash", "pause", "skew", "slow disk", "lossy", "calm", "heal", "scrub",
+	"week", "week", "collect", "collect", "collect", "forget",
 }
 
 // historyOf draws the steps of a seed.
@@ -68,7 +71,9 @@ func historyOf(seed uint64, size int) []step {
 		case "write":
 			st.keys, st.value = []string{key(), key()}, fmt.Sprint(i%7, " is written")
 		case "delete":
-			st.keys = []string{key()}
+			for range 1 + st.lot%2*5 {
+				st.keys = append(st.keys, []string{key(), fmt.Sprint("b", r.IntN(30))}[st.lot%2])
+			}
 		}
 		out = append(out, st)
 	}
@@ -118,6 +123,12 @@ func (s *sim) take(st step) {
 		s.lossy = false
 	case "heal":
 		s.heal()
+	case "week":
+		s.weeks += store.Retention + time.Hour
+	case "collect":
+		n.collect(s.names)
+	case "forget": // members that are not connected were removed, and come back
+		n.collect(slices.Collect(maps.Keys(n.core.live)))
 	case "scrub":
 		if !s.unscrubbed {
 			n.step(scrubNow{})
@@ -273,7 +284,7 @@ func TestSimulate(t *testing.T) {
 // totals shows that the histories were worth something.
 type totals struct {
 	mu                                                       sync.Mutex
-	histories, machines, writes, frames                      int
+	histories, machines, writes, frames, forgotten           int
 	merged, relayed, snapshots, turnedAway, scrubs, repaired uint64
 }
 
@@ -283,6 +294,7 @@ func (a *totals) add(s *sim) {
 	a.histories++
 	a.machines += len(s.nodes)
 	a.frames += s.frame
+	a.forgotten += s.forgotten
 	for _, n := range s.nodes {
 		c := n.core.count
 		a.writes += int(n.version.Count())
@@ -292,8 +304,8 @@ func (a *totals) add(s *sim) {
 }
 
 func (a *totals) String() string {
-	return fmt.Sprintf("%d histories agree: %d machines, %d writes acknowledged and none lost, %d frames, %d merges, %d relays, %d snapshots, %d turned away, %d scrubs, %d rows ahead of their version evened out",
-		a.histories, a.machines, a.writes, a.frames, a.merged, a.relayed, a.snapshots, a.turnedAway, a.scrubs, a.repaired)
+	return fmt.Sprintf("%d histories agree: %d machines, %d writes acknowledged and none lost, %d frames, %d merges, %d relays, %d snapshots, %d turned away, %d scrubs, %d rows ahead of their version evened out, %d tombstones collected",
+		a.histories, a.machines, a.writes, a.frames, a.merged, a.relayed, a.snapshots, a.turnedAway, a.scrubs, a.repaired, a.forgotten)
 }
 
 // One seed is one history: a failure can be looked at again.
@@ -346,6 +358,8 @@ var mistakes = map[string]func(*node){
 			return count%20 == 0
 		}
 	},
+	"floors are ignored":                     func(n *node) { n.deaf = true },
+	"rows are born and stay below the floor": func(n *node) { mapOf(n).low = true },
 }
 
 func mapOf(n *node) *replica { return n.rep.(*replica) }
@@ -354,12 +368,13 @@ func TestMistakesAreNoticed(t *testing.T) {
 	for name, mistake := range mistakes {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for seed := range uint64(20) {
+			for seed := range uint64(50) {
 				if _, wrong := play(seed, 5, historyOf(seed, 5), mistake); wrong != "" {
+					t.Logf("seed %d: %s", seed, wrong)
 					return
 				}
 			}
-			t.Error("20 histories did not notice")
+			t.Error("50 histories did not notice")
 		})
 	}
 }

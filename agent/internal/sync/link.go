@@ -19,6 +19,9 @@ type link struct {
 	greeted crdt.Known // what it had when it connected
 	known   crdt.Known // what it is known to have
 	told    crdt.Known // what it has been told that is here
+	floor   crdt.Known // of which it has forgotten tombstones
+	lagged  bool       // this machine may not have covered that, and is to say when it does
+	said    sayings
 
 	control  []frame // small frames, first to go
 	pushing  []frame // a push under way
@@ -31,7 +34,9 @@ type link struct {
 
 	inbox   map[uint64]*parts // batches that arrive, by serial
 	merging crdt.Known        // marks of the batch that the store works on
+	whole   bool              // that is a snapshot
 	ask     *asking
+	narrow  narrowing
 	serving *serving
 
 	tellAt    time.Time // zero: nothing to tell
@@ -46,7 +51,7 @@ func (c *core) connect(e connected) {
 	l := &link{id: e.Link, to: e.To, inbox: map[uint64]*parts{}, tokens: lineBurst, filledAt: c.now}
 	c.links[e.Link] = l
 	l.told = c.known
-	c.post(l, hello{Cluster: c.self.Cluster, Machine: c.self.Machine, Site: c.self.Site, Nonce: c.self.Nonce, Known: c.known})
+	c.post(l, hello{Cluster: c.self.Cluster, Machine: c.self.Machine, Site: c.self.Site, Nonce: c.self.Nonce, Known: c.known, Floor: c.floor})
 	c.flush(l)
 }
 
@@ -129,7 +134,8 @@ func (c *core) dialer(l *link) string {
 
 // begin makes l the link to its machine.
 func (c *core) begin(l *link, h hello) {
-	l.live, l.greeted, l.known = true, h.Known, crdt.Known{}
+	l.live, l.greeted, l.known, l.floor = true, h.Known, crdt.Known{}, h.Floor
+	l.said = sayings{settled: h.Known, recent: h.Known, at: c.now}
 	l.pullAt, l.pingAt = c.jitter(pullMin, pullMax), c.now.Add(pingEvery)
 	c.live[l.machine] = l
 	c.epoch++
@@ -155,6 +161,7 @@ func (c *core) forget(id linkID) {
 	delete(c.links, id)
 	if c.live[l.machine] == l {
 		delete(c.live, l.machine)
+		c.said[l.machine] = l.known
 		c.epoch++
 		// What was asked of it has to be asked of others.
 		c.pullAll()

@@ -1,6 +1,7 @@
 package statesync
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,6 +14,7 @@ type asking struct {
 	wants    crdt.Known
 	snapshot bool
 	progress bool
+	spoilt   bool // a batch of the answer cannot be used
 	deadline time.Time
 }
 
@@ -26,39 +28,48 @@ type parts struct {
 // pull asks a machine for what it has and nobody else was asked for. There is
 // one request at a time on a link.
 func (c *core) pull(l *link) {
+	whole := c.lags(l)
 	if !l.live || l.ask != nil || c.now.Before(l.pullAfter) {
 		return
 	}
 	missing := l.known.Minus(c.known)
 	delete(missing, c.self.Site)
-	if len(missing) == 0 {
+	if len(missing) == 0 && !whole {
 		l.synced = c.now
 		return
 	}
-	wants := missing.Minus(c.underWay())
-	if len(wants) == 0 {
+	wants := l.narrow.worth(c.now, missing.Minus(c.underWay()))
+	mayWhole := !c.now.Before(l.narrow.whole) && !c.adopting()
+	switch {
+	case whole && !mayWhole, !whole && (len(wants) == 0 || c.isBehind(l)):
 		return
+	case mayWhole && c.fresh() && wants.Count() >= snapshotFrom:
+		whole = true
 	}
 	c.count.Asked++
 	c.reqs++
-	l.ask = &asking{req: c.reqs, deadline: c.now.Add(askPatience)}
-	if c.fresh() && wants.Count() >= snapshotFrom {
-		l.ask.snapshot, l.ask.wants = true, l.known
-	} else {
-		l.ask.wants = newest(wants, askVersions)
+	l.ask = &asking{req: c.reqs, snapshot: whole, wants: l.known, deadline: c.now.Add(askPatience)}
+	if !whole {
+		l.ask.wants = newest(wants, l.narrow.versions())
 	}
 	c.post(l, ask{Req: l.ask.req, Snapshot: l.ask.snapshot, Wants: l.ask.wants})
 	c.flush(l)
 }
 
-// fresh tells whether nothing of another site is here or on its way.
+// fresh tells whether nothing of another site is here.
 func (c *core) fresh() bool {
+	_, own := c.known[c.self.Site]
+	return len(c.known) == 0 || own && len(c.known) == 1
+}
+
+// adopting tells whether a snapshot is on its way.
+func (c *core) adopting() bool {
 	for _, l := range c.live {
-		if l.ask != nil && l.ask.snapshot {
-			return false
+		if l.whole || l.ask != nil && l.ask.snapshot {
+			return true
 		}
 	}
-	return len(c.known.Without(c.self.Site)) == 0
+	return false
 }
 
 // underWay is what some machine was asked for, and what the store works on.
@@ -77,8 +88,10 @@ func (c *core) underWay() crdt.Known {
 func newest(wants crdt.Known, n uint64) crdt.Known {
 	each := max(1, n/uint64(len(wants)))
 	out := crdt.Known{}
-	for site, ranges := range wants {
-		out[site] = ranges.Newest(each)
+	for _, site := range wants.Sites() {
+		if uint64(len(out)) < n {
+			out[site] = wants[site].Newest(each)
+		}
 	}
 	return out
 }
@@ -90,10 +103,14 @@ func (c *core) collect(l *link, f rows) {
 		p = &parts{}
 		l.inbox[f.Serial] = p
 	}
-	if f.Part != p.count {
-		// A part is lost, so the batch is void. Its marks do not count, and its
-		// versions are asked for again.
+	if f.Spoilt != nil {
+		c.spoil(l, f.Req)
+	}
+	if f.Part != p.count || f.Spoilt != nil {
+		// A part is lost or cannot be read, so the batch is void. Its marks do
+		// not count, and its versions are asked for again.
 		delete(l.inbox, f.Serial)
+		c.void(l, f)
 		return
 	}
 	p.count++
@@ -108,17 +125,29 @@ func (c *core) collect(l *link, f rows) {
 	}
 	delete(l.inbox, f.Serial)
 	p.batch.Marks = f.Batch.Marks
+	if !f.Whole && (c.behind(l) || c.isBehind(l)) {
+		c.hear(l, f.Batch.Marks)
+		c.void(l, f)
+		return
+	}
 	if f.Mend {
 		c.do(mergeBatch{Link: l.id, Mend: true, Batch: p.batch})
 		return
 	}
-	c.take(l, f.Req, p.batch)
+	c.take(l, f, p.batch)
+}
+
+// void lets the sender of an answer go on, though a batch of it was of no use.
+func (c *core) void(l *link, f rows) {
+	if f.Req != 0 && !f.More {
+		c.post(l, ack{Req: f.Req})
+	}
 }
 
 // take has the store merge a batch.
-func (c *core) take(l *link, req uint64, b crdt.Batch) {
+func (c *core) take(l *link, f rows, b crdt.Batch) {
 	c.hear(l, b.Marks)
-	if req == 0 {
+	if f.Req == 0 {
 		c.hear(l, originKnows(l.site, b.Marks))
 		if c.known.CoversAll(b.Marks) {
 			c.count.Repeated++
@@ -127,8 +156,8 @@ func (c *core) take(l *link, req uint64, b crdt.Batch) {
 		}
 	}
 	fresh := !c.known.Union(c.merging()).CoversAll(b.Marks)
-	l.merging = b.Marks
-	c.do(mergeBatch{Link: l.id, Req: req, Fresh: fresh, Batch: b})
+	l.merging, l.whole = b.Marks, f.Whole
+	c.do(mergeBatch{Link: l.id, Req: f.Req, Fresh: fresh, Batch: b, Whole: f.Whole, Floor: f.Floor})
 }
 
 // merging is what the store works on.
@@ -159,26 +188,34 @@ func (c *core) progress(l *link, req uint64) {
 
 // afterMerge goes on when the store has taken a batch, or could not.
 func (c *core) afterMerge(l *link, e merged) {
-	c.noteMerge(l, e)
+	c.noteMerge(e)
 	if l == nil || e.Mend {
 		return
 	}
-	l.merging = nil
+	l.merging, l.whole = nil, false
 	c.progress(l, e.Req)
+	bad := errors.Is(e.Err, crdt.ErrImpossible)
 	switch {
+	case bad:
+		c.spoil(l, e.Req)
 	case e.Err != nil:
 		// What ails the store will not be better at once. The versions are not
 		// known, so they are asked for again.
 		l.ask, l.pullAfter = nil, c.jitter(pullMin, pullMax)
-	case e.Req != 0:
+	}
+	if e.Req != 0 && (bad || e.Err == nil) {
 		c.post(l, ack{Req: e.Req})
+	}
+	if e.Whole && e.Err == nil {
+		c.raised()
+		c.pullAll()
 	}
 	c.pull(l)
 	c.flush(l)
 }
 
 // noteMerge lets others know of what the store has taken.
-func (c *core) noteMerge(from *link, e merged) {
+func (c *core) noteMerge(e merged) {
 	switch {
 	case e.Err != nil:
 		c.count.MergeErrors++
@@ -190,7 +227,7 @@ func (c *core) noteMerge(from *link, e merged) {
 	c.count.Merged++
 	c.movedAt = c.now
 	if e.Fresh && e.Req == 0 && c.large() {
-		c.relay(from, e.Batch)
+		c.do(readRelay{From: e.Link, Marks: e.Batch.Marks})
 	}
 	c.tellSoon()
 }
@@ -208,6 +245,7 @@ func (c *core) finish(l *link, f done) {
 		// It does not have what it said it has. Do not ask again at once.
 		l.pullAfter = c.jitter(pullMin, pullMax)
 	}
+	l.narrow.note(c.now, l.ask, l.ask.wants.Minus(c.known))
 	l.ask = nil
 	c.pullAll()
 }

@@ -77,17 +77,20 @@ func (c *core) push(b crdt.Batch) {
 
 // relay passes on what was pushed here, at its first arrival only. Who is
 // missed by chance hears of it from a neighbour a second later, and pulls.
-func (c *core) relay(from *link, b crdt.Batch) {
+func (c *core) relay(e read) {
+	if len(e.Batch.Marks) == 0 {
+		return
+	}
 	c.count.Relayed++
 	for _, l := range c.few(c.peers()) {
-		if l != from {
-			c.pushTo(l, b)
+		if l.id != e.From {
+			c.pushTo(l, e.Batch)
 		}
 	}
 }
 
 func (c *core) pushTo(l *link, b crdt.Batch) {
-	if l.known.CoversAll(b.Marks) {
+	if l.known.CoversAll(b.Marks) || c.isBehind(l) {
 		return
 	}
 	l.outbox.add(b)

@@ -10,8 +10,10 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"uncloud/agent/internal/crdt"
+	"uncloud/agent/internal/store"
 )
 
 // simStore is a store within a simulation.
@@ -20,7 +22,8 @@ type simStore interface {
 	// write gives each key the value, or deletes it if that is empty, in one
 	// durable commit.
 	write(at crdt.Stamp, value string, keys ...string) crdt.Version
-	crash() // loses what is not durable
+	setTime(time.Time) // what its clock shows
+	crash()            // loses what is not durable
 	all() map[rowID]crdt.Row
 	onCommit(func(crdt.Batch))
 }
@@ -37,6 +40,11 @@ type replica struct {
 	omit  func(crdt.Row) bool                // rows that an export forgets; tests set it
 	lose  func(crdt.Batch) bool              // batches of which only the marks are taken
 	hook  func(crdt.Batch)
+
+	floor, keptFloor crdt.Floor
+	now              time.Time
+	clock            crdt.Clock
+	low              bool // rows are born and stay in lives below the floor; tests set it
 }
 
 func newReplica(n int) *replica {
@@ -65,24 +73,32 @@ func (r *replica) write(at crdt.Stamp, value string, keys ...string) crdt.Versio
 	batch := crdt.Batch{Marks: crdt.Knows(v)}
 	for _, key := range keys {
 		id := rowID{"t", key}
-		row := r.rows[id]
+		row, here := r.rows[id]
 		row.Table, row.Key = id.table, id.key
+		if !here && !r.low {
+			row.Record.CL = r.floor.CL
+		}
+		if !here && value == "" {
+			continue
+		}
 		if value == "" {
 			row.Record, _ = row.Record.Delete(at, r.site)
 		} else {
 			row.Record, _ = row.Record.Put([]crdt.Assignment{{Column: "v", Value: crdt.Text(value)}, {Column: "of " + value[:1], Value: crdt.Integer(int64(at))}}, at, r.site)
 		}
-		if row.Record.CL == 0 {
-			continue
-		}
 		row.Writers = crdt.MergeWriters(row.Writers, []crdt.Version{v}, known)
 		r.rows[id] = row
 		batch.Rows = append(batch.Rows, row)
 	}
-	r.known, r.kept = known, known
+	r.commit(known, batch)
+	return v
+}
+
+// commit makes what is here durable.
+func (r *replica) commit(known crdt.Known, batch crdt.Batch) {
+	r.known, r.kept, r.keptFloor = known, known, r.floor
 	clear(r.undo)
 	r.hook(batch)
-	return v
 }
 
 func (r *replica) crash() {
@@ -94,7 +110,97 @@ func (r *replica) crash() {
 		}
 	}
 	clear(r.undo)
-	r.known = r.kept
+	r.known, r.floor = r.kept, r.keptFloor
+}
+
+func (r *replica) setTime(now time.Time) { r.now = now }
+func (r *replica) Floor() crdt.Floor     { return r.floor }
+
+// forget removes a row so that a crash can bring it back.
+func (r *replica) forget(id rowID) {
+	if _, noted := r.undo[id]; !noted {
+		r.undo[id] = r.rows[id]
+	}
+	delete(r.rows, id)
+}
+
+// Collect is Store.Collect, told once more.
+func (r *replica) Collect(_ context.Context, everyone crdt.Known) (int, error) {
+	everyone = everyone.Intersect(r.known)
+	n := 0
+	for id, row := range r.rows {
+		if row.Record.Alive() || !row.Record.Stamp.Time().Before(r.now.Add(-store.Retention)) || !everyone.CoversAll(writersOf(row)) {
+			continue
+		}
+		for _, v := range row.Writers {
+			r.floor = r.floor.Union(crdt.Floor{Known: crdt.Known{v.Site: everyone[v.Site].Intersect(crdt.Single(1, v.Seq))}, CL: row.Record.CL})
+		}
+		r.forget(id)
+		n++
+	}
+	return n, nil
+}
+
+func writersOf(row crdt.Row) crdt.Known {
+	k := crdt.Known{}
+	for _, v := range row.Writers {
+		k[v.Site] = crdt.Single(v.Seq, v.Seq)
+	}
+	return k
+}
+
+// AdoptSnapshot is Store.AdoptSnapshot, told once more.
+func (r *replica) AdoptSnapshot(_ context.Context, got crdt.Snapshot) (crdt.Known, error) {
+	if got.Marks.Head(r.site) > r.known.Head(r.site) {
+		return nil, errors.New("site reused")
+	}
+	if !got.Marks.CoversAll(got.Floor.Known) {
+		return nil, crdt.ErrImpossible
+	}
+	had, before, theirs := r.known, maps.Clone(r.rows), map[rowID]bool{}
+	mutual := !got.Marks.CoversAll(r.floor.Known)
+	var come, doubtful []crdt.Row
+	for _, row := range got.Rows {
+		id := rowID{row.Table, row.Key}
+		theirs[id] = true
+		if _, here := before[id]; here || !had.CoversAll(writersOf(row)) {
+			come = append(come, row)
+			if !here && mutual {
+				doubtful = append(doubtful, row)
+			}
+		}
+	}
+	for id, row := range before {
+		switch {
+		case theirs[id]:
+		case got.Marks.CoversAll(writersOf(row)):
+			r.forget(id)
+		default:
+			doubtful = append(doubtful, row)
+		}
+	}
+	r.known, r.floor = had.Union(got.Marks), r.floor.Union(got.Floor)
+	r.join(come)
+	r.lift(doubtful)
+	return r.known, nil
+}
+
+// lift writes rows again in a life above the floor, unless they are in one.
+func (r *replica) lift(rows []crdt.Row) {
+	v := crdt.Version{Site: r.site, Seq: r.known.Head(r.site) + 1}
+	known, batch := r.known.Union(crdt.Knows(v)), crdt.Batch{Marks: crdt.Knows(v)}
+	for _, row := range sorted(slices.Values(rows)) {
+		row = r.rows[rowID{row.Table, row.Key}]
+		if row.Record.CL <= r.floor.CL && !r.low {
+			row.Record = r.floor.Lift(row.Record, r.clock.Next(r.now), r.site)
+			row.Writers = crdt.MergeWriters(row.Writers, []crdt.Version{v}, known)
+			r.rows[rowID{row.Table, row.Key}] = row
+			batch.Rows = append(batch.Rows, row)
+		}
+	}
+	if len(batch.Rows) > 0 {
+		r.commit(known, batch)
+	}
 }
 
 func (r *replica) Site() crdt.SiteID { return r.site }
@@ -158,8 +264,8 @@ func (r *replica) Export(_ context.Context, site crdt.SiteID, first, last uint64
 	return out, nil
 }
 
-func (r *replica) Snapshot(context.Context) (crdt.Batch, error) {
-	return crdt.Batch{Rows: sorted(maps.Values(r.rows)), Marks: r.known}, nil
+func (r *replica) Snapshot(context.Context) (crdt.Snapshot, error) {
+	return crdt.Snapshot{Batch: crdt.Batch{Rows: sorted(maps.Values(r.rows)), Marks: r.known}, Floor: r.floor}, nil
 }
 
 func sorted(rows func(func(crdt.Row) bool)) []crdt.Row {
@@ -191,25 +297,36 @@ func (r *replica) BucketRows(_ context.Context, buckets map[string][]byte) ([]cr
 	}), nil
 }
 
-func (r *replica) Repair(_ context.Context, rows []crdt.Row) (int, error) { return r.join(rows), nil }
+func (r *replica) Repair(_ context.Context, rows []crdt.Row) (int, error) {
+	return r.join(slices.DeleteFunc(rows, func(row crdt.Row) bool {
+		_, here := r.rows[rowID{row.Table, row.Key}]
+		return !here && !row.Record.Alive() && r.known.CoversAll(writersOf(row))
+	})), nil
+}
 
 func (r *replica) Reseat(context.Context, crdt.Version) (bool, error) {
 	return false, errors.New("a replica of a test was never copied")
 }
 
-// differs says in what two sets of rows are not the same, or nothing.
-func differs(a, b map[rowID]crdt.Row) string {
-	for id, row := range a {
-		if !row.Record.Equal(b[id].Record) {
-			return fmt.Sprintf("row %s: %+v and %+v", id.key, row.Record, b[id].Record)
-		}
-		if !slices.Equal(row.Writers, b[id].Writers) {
-			return fmt.Sprintf("row %s: writers %v and %v", id.key, row.Writers, b[id].Writers)
+// strays says in what the rows of a store are not those that were acknowledged,
+// or nothing. Of removed rows the store may have forgotten the tombstone.
+func strays(have simStore, want map[rowID]crdt.Row) string {
+	rows, floor := have.all(), have.Floor()
+	for id, row := range want {
+		is, here := rows[id]
+		switch {
+		case !here && !row.Record.Alive() && row.Record.CL <= floor.CL:
+		case !here:
+			return fmt.Sprintf("row %s: missing", id.key)
+		case !is.Record.Equal(row.Record):
+			return fmt.Sprintf("row %s: %+v and %+v", id.key, is.Record, row.Record)
+		case !floor.Known.CoversAll(writersOf(row).Minus(writersOf(is))) || slices.ContainsFunc(is.Writers, func(v crdt.Version) bool { return v.Seq > writersOf(row).Head(v.Site) }):
+			return fmt.Sprintf("row %s: writers %v and %v", id.key, is.Writers, row.Writers)
 		}
 	}
-	for id := range b {
-		if _, ok := a[id]; !ok {
-			return fmt.Sprintf("row %s: missing", id.key)
+	for id := range rows {
+		if _, ok := want[id]; !ok {
+			return fmt.Sprintf("row %s: nobody wrote it", id.key)
 		}
 	}
 	return ""

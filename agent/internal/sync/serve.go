@@ -25,6 +25,11 @@ type piece struct {
 // other machine has given up on that.
 func (c *core) serve(l *link, f ask) {
 	l.serving = nil
+	if !f.Snapshot && c.isBehind(l) {
+		// It reads that it is: what says so was sent before this.
+		c.post(l, done{Req: f.Req, RetryAfter: uint64(busyPause.Milliseconds())})
+		return
+	}
 	busy := 0
 	for _, other := range c.live {
 		if other.serving != nil {
@@ -64,6 +69,11 @@ func (c *core) readOn(l *link) {
 	s := l.serving
 	switch {
 	case s.reading || s.credits == 0:
+	case !s.snapshot && c.isBehind(l):
+		// Since it asked, tombstones were forgotten that it has never seen.
+		s.todo = nil
+		l.answers = append(l.answers, done{Req: s.req})
+		l.serving = nil
 	case s.snapshot:
 		s.reading = true
 		c.do(exportRange{Link: l.id, Req: s.req, Snapshot: true})
@@ -79,11 +89,16 @@ func (c *core) readOn(l *link) {
 // answer sends what was read.
 func (c *core) answer(l *link, e exported) {
 	s := l.serving
-	if s == nil || s.req != e.Req {
-		return
+	if s == nil || s.req != e.Req || !s.reading {
+		return // of a request that was replaced, or came twice
 	}
 	s.reading = false
-	if e.Err == nil {
+	switch {
+	case e.Err != nil:
+	case s.snapshot:
+		l.answers = append(l.answers, split(rows{Req: s.req, Serial: c.serial(), Whole: true, Floor: e.Floor}, e.Batch)...)
+		s.credits--
+	case l.known.CoversAll(e.Floor.Known):
 		l.answers = append(l.answers, split(rows{Req: s.req, Serial: c.serial()}, e.Batch)...)
 		s.credits--
 	}

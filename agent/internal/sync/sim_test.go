@@ -16,6 +16,7 @@ import (
 // and a network that delays, breaks and partitions. One seed is one history.
 type sim struct {
 	now        time.Time
+	weeks      time.Duration // that clocks have gone on, besides: nothing else waits so long
 	rand       *rand.Rand
 	queue      events
 	seq        int
@@ -33,6 +34,7 @@ type sim struct {
 	prepare    func(*node)
 	strange    bool // frames may be anything
 	unscrubbed bool // no scrub at all
+	forgotten  int  // tombstones collected
 	frame      int  // frames sent
 	bytes      int
 	delay      func() time.Duration
@@ -75,6 +77,7 @@ type node struct {
 	nextID  linkID
 	tickAt  time.Time
 	skew    time.Duration
+	deaf    bool // to floors; tests set it
 	clock   crdt.Clock
 	version crdt.Known // acknowledged writes
 }
@@ -339,8 +342,40 @@ func (n *node) crash(down time.Duration) {
 
 func (n *node) write(value string, keys ...string) {
 	if n.up && !n.paused {
-		at := n.clock.Next(n.sim.now.Add(n.skew))
+		at := n.clock.Next(n.wall())
 		n.version = n.version.Union(crdt.Knows(n.rep.write(at, value, keys...)))
+	}
+}
+
+// wall is the time by the node's clock.
+func (n *node) wall() time.Time { return n.sim.now.Add(n.sim.weeks + n.skew) }
+
+// floor is what the core knows of it.
+func (n *node) floor() crdt.Floor {
+	if n.deaf {
+		return crdt.Floor{}
+	}
+	return n.rep.Floor()
+}
+
+// collect is Syncer.Collect; members are those who must have the tombstones.
+func (n *node) collect(members []string) {
+	if !n.up || n.paused {
+		return
+	}
+	n.step(census{})
+	everyone, told := n.core.everyone(members, n.rep.Known())
+	if !told {
+		return
+	}
+	n.rep.setTime(n.wall())
+	gone, err := n.rep.Collect(context.Background(), everyone)
+	if err != nil {
+		panic(err)
+	}
+	if gone > 0 {
+		n.sim.forgotten += gone
+		n.step(collected{})
 	}
 }
 
@@ -353,7 +388,7 @@ func (n *node) step(event any) {
 		n.backlog = append(n.backlog, func() { n.step(event) })
 		return
 	}
-	for _, a := range n.core.handle(n.sim.now, n.rep.Known(), event) {
+	for _, a := range n.core.handle(n.sim.now, n.rep.Known(), n.floor().Known, event) {
 		n.act(a)
 	}
 	if next := n.core.deadline(); !next.IsZero() && (n.tickAt.IsZero() || next.Before(n.tickAt)) {
@@ -382,15 +417,18 @@ func (n *node) act(a any) {
 		n.merge(a, n.ends[a.Link])
 	case exportRange:
 		n.later(n.diskTime(), func() {
-			var b crdt.Batch
-			var err error
+			e := exported{Link: a.Link, Req: a.Req, Floor: n.floor()}
 			if a.Snapshot {
-				b, err = n.rep.Snapshot(context.Background())
+				var all crdt.Snapshot
+				all, e.Err = n.rep.Snapshot(context.Background())
+				e.Batch = all.Batch
 			} else {
-				b, err = n.rep.Export(context.Background(), a.Site, a.Range.First, a.Range.Last, 2000)
+				e.Batch, e.Err = n.rep.Export(context.Background(), a.Site, a.Range.First, a.Range.Last, 2000)
 			}
-			n.step(exported{Link: a.Link, Req: a.Req, Batch: b, Err: err})
+			n.step(e)
 		})
+	case readRelay:
+		n.later(n.diskTime(), func() { n.relay(a) })
 	case readSums:
 		n.later(n.diskTime(), func() {
 			known, tables, err := n.rep.Buckets(context.Background())
@@ -410,6 +448,19 @@ func (n *node) act(a any) {
 	}
 }
 
+func (n *node) relay(a readRelay) {
+	out := read{From: a.From, Batch: crdt.Batch{Marks: crdt.Known{}}}
+	for _, site := range a.Marks.Sites() {
+		for _, r := range a.Marks[site] {
+			b, err := n.rep.Export(context.Background(), site, r.First, r.Last, 2000)
+			if err == nil {
+				out.Batch.Rows, out.Batch.Marks = append(out.Batch.Rows, b.Rows...), out.Batch.Marks.Union(b.Marks)
+			}
+		}
+	}
+	n.step(out)
+}
+
 func (n *node) diskTime() time.Duration { return n.sim.disk() + n.slow }
 
 // merge reads on from the link only when it is done.
@@ -419,9 +470,13 @@ func (n *node) merge(a mergeBatch, e *end) {
 	}
 	n.later(n.diskTime(), func() {
 		done := merged{mergeBatch: a}
-		if a.Mend {
+		n.rep.setTime(n.wall())
+		switch {
+		case a.Mend:
 			done.Repaired, done.Err = n.rep.Repair(context.Background(), a.Batch.Rows)
-		} else {
+		case a.Whole && !n.deaf:
+			_, done.Err = n.rep.AdoptSnapshot(context.Background(), crdt.Snapshot{Batch: a.Batch, Floor: a.Floor})
+		default:
 			_, done.Err = n.rep.Merge(context.Background(), a.Batch)
 		}
 		n.step(done)
@@ -463,7 +518,7 @@ func (s *sim) disagreement() string {
 		}
 	}
 	for _, n := range s.nodes {
-		if d := differs(n.rep.all(), s.oracle); d != "" {
+		if d := strays(n.rep, s.oracle); d != "" {
 			return fmt.Sprintf("node %d against all acknowledged writes: %s", n.n, d)
 		}
 	}

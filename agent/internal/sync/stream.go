@@ -89,13 +89,17 @@ func openFrame(body []byte) (frame, error) {
 	return f, err
 }
 
-// split cuts a batch into frames like the given one.
+// split cuts a batch into frames like the given one. What says that a snapshot
+// is whole goes into the last.
 func split(like rows, b crdt.Batch) []frame {
 	var out []frame
 	start, size := 0, 0
 	part := func(batch crdt.Batch, more bool) {
 		f := like
 		f.Part, f.More, f.Batch = uint64(len(out)), more, batch
+		if more {
+			f.Whole, f.Floor = false, crdt.Floor{}
+		}
 		out = append(out, f)
 	}
 	for i, row := range b.Rows {

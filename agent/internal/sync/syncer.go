@@ -4,11 +4,14 @@ import (
 	"context"
 	cryptorand "crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,8 +29,17 @@ type Store interface {
 	Merge(context.Context, crdt.Batch) (crdt.Known, error)
 	// Export gives the newest part of a range of versions, with its marks.
 	Export(ctx context.Context, site crdt.SiteID, first, last uint64, limit int) (crdt.Batch, error)
-	// Snapshot gives all rows and all known versions.
-	Snapshot(context.Context) (crdt.Batch, error)
+	// Snapshot gives all that is here.
+	Snapshot(context.Context) (crdt.Snapshot, error)
+	// AdoptSnapshot joins all that another machine has, which may have
+	// forgotten tombstones that are unknown here.
+	AdoptSnapshot(context.Context, crdt.Snapshot) (crdt.Known, error)
+	// Floor is what is left of the tombstones that were forgotten here. It must
+	// not block.
+	Floor() crdt.Floor
+	// Collect forgets the tombstones that everyone has, if they are old, and
+	// says how many.
+	Collect(ctx context.Context, everyone crdt.Known) (int, error)
 	// Buckets gives, in one read, what is known and hashes over the rows of
 	// each table.
 	Buckets(context.Context) (crdt.Known, map[string]*[256]uint64, error)
@@ -72,6 +84,9 @@ type Syncer struct {
 	wake    chan struct{} // the core's deadline may have moved
 
 	framesIn, framesOut, bytesIn, bytesOut atomic.Uint64
+
+	merging, reading ailment
+	spoilt           atomic.Bool // some batch was
 
 	mu      sync.Mutex
 	launch  func(func(ctx context.Context)) // starts work that ends with Run; nil outside of Run
@@ -210,7 +225,7 @@ func (s *Syncer) step(event any) (merges []mergeBatch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.core.deadline()
-	for _, a := range s.core.handle(time.Now(), s.store.Known(), event) {
+	for _, a := range s.core.handle(time.Now(), s.store.Known(), s.store.Floor().Known, event) {
 		switch a := a.(type) {
 		case sendFrame:
 			if w := s.wires[a.Link]; w != nil {
@@ -228,6 +243,8 @@ func (s *Syncer) step(event any) (merges []mergeBatch) {
 			s.spawn(func(ctx context.Context) { s.sum(ctx, a) })
 		case readBuckets:
 			s.spawn(func(ctx context.Context) { s.buckets(ctx, a) })
+		case readRelay:
+			s.spawn(func(ctx context.Context) { s.readRelay(ctx, a) })
 		case reseat:
 			s.spawn(func(ctx context.Context) { s.reseat(ctx, a) })
 		}
@@ -260,17 +277,32 @@ func (s *Syncer) spawn(do func(ctx context.Context)) {
 }
 
 func (s *Syncer) export(ctx context.Context, a exportRange) {
-	var batch crdt.Batch
-	var err error
+	e := exported{Link: a.Link, Req: a.Req}
 	if a.Snapshot {
-		batch, err = s.store.Snapshot(ctx)
+		var all crdt.Snapshot
+		all, e.Err = s.store.Snapshot(ctx)
+		e.Batch, e.Floor = all.Batch, all.Floor
 	} else {
-		batch, err = s.store.Export(ctx, a.Site, a.Range.First, a.Range.Last, frameBytes)
+		e.Batch, e.Err = s.store.Export(ctx, a.Site, a.Range.First, a.Range.Last, frameBytes)
+		e.Floor = s.store.Floor()
 	}
-	if err != nil && ctx.Err() == nil {
-		s.log.Warn("cannot answer another machine", "err", err)
+	s.reading.note(ctx, s.log, "answer another machine", e.Err)
+	s.step(e)
+}
+
+// readRelay reads what is to be passed on. What cannot be read is not: others
+// hear of it later, and pull.
+func (s *Syncer) readRelay(ctx context.Context, a readRelay) {
+	out := read{From: a.From, Batch: crdt.Batch{Marks: crdt.Known{}}}
+	for site, ranges := range a.Marks {
+		for _, r := range ranges {
+			b, err := s.store.Export(ctx, site, r.First, r.Last, frameBytes)
+			s.reading.note(ctx, s.log, "pass on a change", err)
+			out.Batch.Rows = append(out.Batch.Rows, b.Rows...)
+			out.Batch.Marks = out.Batch.Marks.Union(b.Marks)
+		}
 	}
-	s.step(exported{Link: a.Link, Req: a.Req, Batch: batch, Err: err})
+	s.step(out)
 }
 
 func (s *Syncer) reseat(ctx context.Context, a reseat) {
@@ -288,34 +320,64 @@ func (s *Syncer) reseat(ctx context.Context, a reseat) {
 func (s *Syncer) merge(ctx context.Context, a mergeBatch) {
 	var repaired int
 	var err error
-	if a.Mend {
+	switch {
+	case a.Mend:
 		repaired, err = s.store.Repair(ctx, a.Batch.Rows)
-	} else {
+	case a.Whole:
+		_, err = s.store.AdoptSnapshot(ctx, crdt.Snapshot{Batch: a.Batch, Floor: a.Floor})
+	default:
 		_, err = s.store.Merge(ctx, a.Batch)
 	}
 	if repaired > 0 {
 		s.log.Warn("rows differed from another machine's though both knew the same; they were merged", "rows", repaired)
 	}
-	if err != nil && ctx.Err() == nil {
-		s.log.Warn("cannot merge what another machine sent", "err", err)
+	if errors.Is(err, crdt.ErrImpossible) {
+		s.noteSpoilt(err)
+	} else {
+		s.merging.note(ctx, s.log, "merge what another machine sent", err)
 	}
 	s.step(merged{mergeBatch: a, Repaired: repaired, Err: err})
 }
 
+// noteSpoilt tells of the first batch that cannot be used; Counters count them.
+func (s *Syncer) noteSpoilt(err error) {
+	if !s.spoilt.Swap(true) {
+		s.log.Warn("another machine sent changes that cannot be; they are left out and asked for again", "err", err)
+	}
+}
+
 func (s *Syncer) sum(ctx context.Context, a readSums) {
 	known, tables, err := s.store.Buckets(ctx)
-	if err != nil && ctx.Err() == nil {
-		s.log.Warn("cannot hash the store", "err", err)
-	}
+	s.reading.note(ctx, s.log, "hash the store", err)
 	s.step(summed{Link: a.Link, Theirs: a.Theirs, Known: known, Tables: tables, Err: err})
 }
 
 func (s *Syncer) buckets(ctx context.Context, a readBuckets) {
 	found, err := s.store.BucketRows(ctx, a.Buckets)
-	if err != nil && ctx.Err() == nil {
-		s.log.Warn("cannot read rows to compare", "err", err)
-	}
+	s.reading.note(ctx, s.log, "read rows to compare", err)
 	s.step(bucketsRead{Link: a.Link, Rows: found, Err: err})
+}
+
+// Collect forgets old tombstones that all machines have said to have, and says
+// how many. Machines that are down count with what they said last; while one
+// has said nothing since this Syncer began, none is forgotten. It writes
+// nothing if there is nothing to forget.
+//
+// It asks the machines anew, and goes by what they have said a minute ago and
+// before: so it is to be called again, some minutes later at the soonest.
+func (s *Syncer) Collect(ctx context.Context) (int, error) {
+	s.step(census{})
+	s.mu.Lock()
+	everyone, told := s.core.everyone(slices.Collect(maps.Keys(s.members)), s.store.Known())
+	s.mu.Unlock()
+	if !told {
+		return 0, nil
+	}
+	n, err := s.store.Collect(ctx, everyone)
+	if n > 0 {
+		s.step(collected{})
+	}
+	return n, err
 }
 
 // Scrub compares hashes of all rows with every connected machine, and merges

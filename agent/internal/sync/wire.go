@@ -98,6 +98,9 @@ func (s *Syncer) read(ctx context.Context, w *wire) error {
 		if err != nil {
 			return err
 		}
+		if r, ok := f.(rows); ok && r.Spoilt != nil {
+			s.noteSpoilt(r.Spoilt)
+		}
 		for _, m := range s.step(received{Link: w.id, Frame: f}) {
 			s.merge(ctx, m)
 		}
