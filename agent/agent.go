@@ -44,6 +44,8 @@ type Agent struct {
 	cfg  Config
 	log  *slog.Logger
 	born chan birth // an identity was made: become a member
+	// alone is told whenever this machine belongs to no cluster from now on.
+	alone chan struct{}
 	// oneLife is a member's, from its birth until it ends.
 	oneLife func(context.Context, birth) (*member, error)
 
@@ -53,11 +55,12 @@ type Agent struct {
 	mu     sync.Mutex
 	phase  string
 	member *member
+	waits  string // why it is no member yet, where it wants to be one
 }
 
 // New makes an agent.
 func New(cfg Config, log *slog.Logger) *Agent {
-	a := &Agent{cfg: cfg, log: log, phase: phaseNew, born: make(chan birth, 1)}
+	a := &Agent{cfg: cfg, log: log, phase: phaseNew, born: make(chan birth, 1), alone: make(chan struct{}, 1)}
 	a.oneLife = a.beMember
 	return a
 }
@@ -95,11 +98,10 @@ func (a *Agent) Run(ctx context.Context) error {
 // live is the member's life, and after a reset or a restore the next one's.
 func (a *Agent) live(ctx context.Context, id Identity, known bool) error {
 	b := birth{id: id, made: make(chan *member, 1)}
-	if !known {
-		go a.joinFromFile(ctx)
-	}
+	go a.joinFromFile(ctx)
 	for {
 		if !known {
+			a.isAlone()
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
@@ -146,6 +148,13 @@ func (a *Agent) beMember(ctx context.Context, b birth) (*member, error) {
 	return m, err
 }
 
+func (a *Agent) isAlone() {
+	select {
+	case a.alone <- struct{}{}:
+	default: // it is about to be heard
+	}
+}
+
 func (a *Agent) become(m *member, phase string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -155,11 +164,15 @@ func (a *Agent) become(m *member, phase string) {
 // Info tells who this machine is.
 func (a *Agent) Info() *uncloudv1.InfoResponse {
 	a.mu.Lock()
-	m, phase := a.member, a.phase
+	m, phase, waits := a.member, a.phase, a.waits
 	a.mu.Unlock()
 	info := &uncloudv1.InfoResponse{Version: Version(), Phase: phase}
 	if m != nil {
 		m.describe(info)
+		return info
+	}
+	for _, n := range aloneNotes(a.cfg, waits) {
+		info.Health = append(info.Health, &uncloudv1.HealthNote{Code: n.Code, Text: n.Text})
 	}
 	return info
 }
@@ -167,14 +180,13 @@ func (a *Agent) Info() *uncloudv1.InfoResponse {
 // Member is what the machine can do as a member.
 func (a *Agent) Member() (*server.Member, error) {
 	a.mu.Lock()
-	m, phase := a.member, a.phase
+	m, phase, waits := a.member, a.phase, a.waits
 	a.mu.Unlock()
 	if m == nil && phase == phaseJoining {
 		return nil, faults.New(faults.NotReady, "this machine changes to another copy of the state").WithHint("try again in a moment")
 	}
 	if m == nil {
-		return nil, faults.New(faults.NotMember, "this machine belongs to no cluster yet").
-			WithHint("begin one with: uc machine init, or join one with: uncloudd join TICKET-FILE")
+		return nil, notMember(a.cfg, waits)
 	}
 	return m.api()
 }

@@ -81,7 +81,7 @@ func (o onlyMember) Reset(ctx context.Context) error { return o.m.leave(ctx, fal
 
 // notes are what this machine suffers from.
 func (m *member) notes() []server.Note {
-	out := m.troubles.all()
+	out := append(m.troubles.all(), firstBootNotes(m.cfg)...)
 	state := m.store.State()
 	for _, n := range m.driver.Notes() {
 		out = append(out, serviceNote(state, n.Service, n.Code, n.Text)...)

@@ -15,6 +15,8 @@ import (
 
 	"uncloud/agent/internal/firstboot"
 	"uncloud/agent/internal/join"
+	"uncloud/agent/internal/server"
+	"uncloud/internal/faults"
 )
 
 // firstBootPatience is for how long a machine that was never told anything
@@ -54,11 +56,50 @@ func setCountry(ctx context.Context, country string) error {
 	return err
 }
 
-// firstBootTroubles are what the last boot could not do with uncloud.txt.
-func firstBootTroubles(directory string) []string {
-	text, err := os.ReadFile(filepath.Join(directory, firstboot.TroublesFile))
-	if err != nil {
-		return nil // none, or none that anybody could read
+// firstBootNotes are what the last boot could not do with uncloud.txt. They
+// are read where they are asked for: whoever mends the file and runs the
+// command anew has none.
+func firstBootNotes(cfg Config) []server.Note {
+	var out []server.Note
+	note := func(text string) { out = append(out, server.Note{Code: "first-boot", Text: text}) }
+	if cfg.untold != nil {
+		note(cfg.untold.Error())
 	}
-	return strings.FieldsFunc(string(text), func(r rune) bool { return r == '\n' })
+	if cfg.firstBoot == "" {
+		return out
+	}
+	text, err := os.ReadFile(filepath.Join(cfg.firstBoot, firstboot.TroublesFile))
+	if err != nil {
+		return out // none, or none that anybody could read
+	}
+	for _, sentence := range strings.FieldsFunc(string(text), func(r rune) bool { return r == '\n' }) {
+		note(sentence)
+	}
+	return out
+}
+
+// aloneNotes are what a machine suffers from that is no member.
+func aloneNotes(cfg Config, waits string) []server.Note {
+	notes := firstBootNotes(cfg)
+	if waits != "" {
+		notes = append(notes, server.Note{Code: "join", Text: waits})
+	}
+	return notes
+}
+
+// notMember is why this machine cannot do what members do.
+func notMember(cfg Config, waits string) error {
+	sentence := "this machine belongs to no cluster yet"
+	for _, n := range aloneNotes(cfg, waits) {
+		sentence += "; " + n.Text
+	}
+	return faults.New(faults.NotMember, "%s", sentence).
+		WithHint("begin one with: uc machine init, or join one with: uncloudd join TICKET-FILE")
+}
+
+// waitsFor keeps why this machine is no member yet; empty when it is one.
+func (a *Agent) waitsFor(why string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waits = why
 }

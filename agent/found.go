@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,8 +66,8 @@ func (a *Agent) machineNameOf(wanted string) (name string, suggested bool) {
 func (a *Agent) Init(ctx context.Context, opts server.InitOptions) error {
 	a.joining.Lock()
 	defer a.joining.Unlock()
-	if m := a.current(); m != nil {
-		return alreadyMember(m)
+	if err := a.mayBegin(); err != nil {
+		return err
 	}
 	network := cmp.Or(opts.Network, DefaultNetwork)
 	if err := errors.Join(checkFree(network), a.checkPort()); err != nil {
@@ -105,6 +106,20 @@ func (a *Agent) Init(ctx context.Context, opts server.InitOptions) error {
 	return a.begin(ctx, id)
 }
 
+// mayBegin refuses a second identity, also while there is no member yet that
+// lives by the first: its store is being opened, or was forgotten in part.
+func (a *Agent) mayBegin() error {
+	if m := a.current(); m != nil {
+		return alreadyMember(m)
+	}
+	id, known, err := loadIdentity(a.cfg.StateDir)
+	if err != nil || !known {
+		return err
+	}
+	return faults.New(faults.IsMember, "this machine belongs to cluster %s already, and is not up yet", id.ClusterID).
+		WithHint("see what it does: journalctl -u uncloud; to leave the cluster, when it is up: uncloudd reset")
+}
+
 // checkFree refuses a cluster network that this machine uses for something
 // else: the firewall would cut that off.
 func checkFree(network netip.Prefix) error {
@@ -136,8 +151,10 @@ func (a *Agent) rolesOrAll() []spec.Role {
 	if len(a.cfg.Roles) > 0 {
 		return a.cfg.Roles
 	}
-	return []spec.Role{spec.RoleIngress, spec.RoleWorker}
+	return slices.Clone(allRoles)
 }
+
+var allRoles = []spec.Role{spec.RoleIngress, spec.RoleWorker}
 
 // birth is an identity that becomes a member.
 type birth struct {

@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -137,6 +139,10 @@ func TestTheFirstDecisionOfAMemberCounts(t *testing.T) {
 	behind := func() (*uncloudv1.AdmitResponse, error) {
 		return nil, faults.New(faults.NotReady, "catches up").WithHint("later")
 	}
+	full := func() (*uncloudv1.AdmitResponse, error) {
+		return nil, faults.New(faults.DiskFull, "no space left").WithHint("free some")
+	}
+	broken := func() (*uncloudv1.AdmitResponse, error) { return nil, errors.New("a bug") }
 	tests := map[string]struct {
 		answers []func() (*uncloudv1.AdmitResponse, error)
 		code    faults.Code
@@ -145,6 +151,9 @@ func TestTheFirstDecisionOfAMemberCounts(t *testing.T) {
 		"one admits":                     {[]func() (*uncloudv1.AdmitResponse, error){admitted}, "", ""},
 		"one admits, another catches up": {[]func() (*uncloudv1.AdmitResponse, error){behind, admitted, behind}, "", ""},
 		"one admits, another is gone":    {[]func() (*uncloudv1.AdmitResponse, error){nil, admitted}, "", ""},
+		"one has a full disk":            {[]func() (*uncloudv1.AdmitResponse, error){full, admitted, full}, "", ""},
+		"one is broken":                  {[]func() (*uncloudv1.AdmitResponse, error){broken, admitted}, "", ""},
+		"all have a full disk":           {[]func() (*uncloudv1.AdmitResponse, error){full, nil}, faults.DiskFull, "no space left"},
 		"a refusal is a decision":        {[]func() (*uncloudv1.AdmitResponse, error){refused, nil}, faults.TicketUsed, "used up"},
 		"all catch up":                   {[]func() (*uncloudv1.AdmitResponse, error){behind, behind}, faults.NotReady, "catches up"},
 		"the only one is gone":           {[]func() (*uncloudv1.AdmitResponse, error){nil}, faults.Unreachable, "the machine in the ticket"},
@@ -159,7 +168,7 @@ func TestTheFirstDecisionOfAMemberCounts(t *testing.T) {
 				members = append(members, m)
 			}
 			patience := time.Minute // nobody waits for it where a member decides
-			if tt.code == faults.Unreachable {
+			if tt.code == faults.Unreachable || tt.code == faults.DiskFull {
 				patience = 50 * time.Millisecond
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -217,5 +226,85 @@ func TestAcceptRefusesAnAnswerWithoutNetwork(t *testing.T) {
 	must(t, id.accept(res))
 	if id.Self.Name != "pi" || id.Self.ID != id.MachineID || id.ReadyVersion != 7 || len(id.Members) != 1 || len(id.Members[0].Endpoints) != 1 {
 		t.Errorf("%+v", id)
+	}
+}
+
+// TestOneIdentity: none is made over another, also where no member lives by it
+// yet, or any more.
+func TestOneIdentity(t *testing.T) {
+	dir := t.TempDir()
+	id, err := newIdentity()
+	must(t, err)
+	id.ClusterID = "cls_a"
+	must(t, id.save(dir))
+	before, err := os.ReadFile(filepath.Join(dir, identityFile))
+	must(t, err)
+	a := New(Config{StateDir: dir, ListenPort: freePort(t)}, quiet())
+	refusedAs(t, a.Init(t.Context(), server.InitOptions{Name: "pi"}), faults.IsMember, "cls_a")
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	must(t, err)
+	text, err := join.Ticket{ID: "tkt_a", Cluster: "cls_a", ExpiresAt: time.Now().Add(time.Hour)}.Sign(key)
+	must(t, err)
+	refusedAs(t, a.Join(t.Context(), server.JoinOptions{Ticket: text}, func(string) {}), faults.IsMember, "cls_a")
+	if after, err := os.ReadFile(filepath.Join(dir, identityFile)); err != nil || string(after) != string(before) {
+		t.Errorf("the identity is another: %v", err)
+	}
+	must(t, os.WriteFile(filepath.Join(dir, identityFile), []byte("{"), 0o600))
+	refusedAs(t, a.Init(t.Context(), server.InitOptions{Name: "pi"}), faults.Internal, "cannot be read")
+}
+
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	c, err := net.ListenUDP("udp", &net.UDPAddr{})
+	must(t, err)
+	defer c.Close()
+	return uint16(c.LocalAddr().(*net.UDPAddr).Port) //nolint:gosec // a port
+}
+
+// TestWhatAMachineSaysOfItselfIsBounded: every member keeps it for ever.
+func TestWhatAMachineSaysOfItselfIsBounded(t *testing.T) {
+	private, err := mesh.NewPrivateKey(rand.Reader)
+	must(t, err)
+	public, err := private.Public()
+	must(t, err)
+	fill := func(n int, make func(i int) string) (out []string) {
+		for i := range n {
+			out = append(out, make(i))
+		}
+		return out
+	}
+	labels := func(n int) map[string]string {
+		out := map[string]string{}
+		for _, k := range fill(n, func(i int) string { return fmt.Sprint("label-", i) }) {
+			out[k] = "x"
+		}
+		return out
+	}
+	endpoints := func(n int) []string { return fill(n, func(i int) string { return fmt.Sprintf("192.0.2.%d:51820", i) }) }
+	for name, tt := range map[string]struct {
+		change func(*uncloudv1.AdmitRequest)
+		words  string
+	}{
+		"as much as may be": {func(r *uncloudv1.AdmitRequest) {
+			r.Endpoints, r.Labels, r.Roles = endpoints(mostEndpoints), labels(mostLabels), []string{"ingress", "worker"}
+		}, ""},
+		"endpoints":     {func(r *uncloudv1.AdmitRequest) { r.Endpoints = endpoints(mostEndpoints + 1) }, "too many endpoints: 33"},
+		"labels":        {func(r *uncloudv1.AdmitRequest) { r.Labels = labels(mostLabels + 1) }, "too many labels: 65"},
+		"a label":       {func(r *uncloudv1.AdmitRequest) { r.Labels["x"] = strings.Repeat("x", 256) }, "too long a label: 256"},
+		"a label's key": {func(r *uncloudv1.AdmitRequest) { r.Labels[strings.Repeat("x", 256)] = "x" }, "too long a label: 256"},
+		"a version":     {func(r *uncloudv1.AdmitRequest) { r.Version = strings.Repeat("x", 129) }, "too long a description: 129"},
+		"a role":        {func(r *uncloudv1.AdmitRequest) { r.Roles = []string{"boss"} }, `no role "boss"`},
+		"an endpoint":   {func(r *uncloudv1.AdmitRequest) { r.Endpoints = []string{"x"} }, `"x" is no endpoint`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			req := &uncloudv1.AdmitRequest{MachineId: "mch_a", PublicKey: public.String(), SigningKey: "x", Labels: map[string]string{}}
+			tt.change(req)
+			_, err := admitWanted(req)
+			if tt.words == "" {
+				must(t, err)
+				return
+			}
+			refusedAs(t, err, faults.Invalid, tt.words)
+		})
 	}
 }

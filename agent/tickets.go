@@ -201,6 +201,39 @@ func pickSubnet(network netip.Prefix, publicKey string, taken []netip.Prefix) (n
 	return mesh.PickSubnet(network, key, taken)
 }
 
+// What a machine may say of itself: each is kept by every member for ever.
+const (
+	mostEndpoints = 32
+	mostLabels    = 64
+	longestLabel  = 255
+	longestWord   = 128 // version, system, architecture
+)
+
+// checkSize bounds what a ticket holder may write into the state of all.
+func checkSize(req *uncloudv1.AdmitRequest) error {
+	longest := max(len(req.GetVersion()), len(req.GetOs()), len(req.GetArch()), len(req.GetSigningKey()))
+	label := 0
+	for k, v := range req.GetLabels() {
+		label = max(label, len(k), len(v))
+	}
+	for _, c := range []struct {
+		what    string
+		n, most int
+	}{
+		{"too many endpoints", len(req.GetEndpoints()), mostEndpoints},
+		{"too many labels", len(req.GetLabels()), mostLabels},
+		{"too long a label", label, longestLabel},
+		{"too many roles", len(req.GetRoles()), len(allRoles)},
+		{"too long a description", longest, longestWord},
+	} {
+		if c.n > c.most {
+			return faults.New(faults.Invalid, "the machine that joins has %s: %d, and at most %d are let in", c.what, c.n, c.most).
+				WithHint("see its configuration: labels, roles and endpoints in %s", DefaultConfigFile)
+		}
+	}
+	return nil
+}
+
 func admitWanted(req *uncloudv1.AdmitRequest) (join.Request, error) {
 	out := join.Request{
 		MachineID: req.GetMachineId(), Name: req.GetName(), NameSuggested: req.GetNameSuggested(), PublicKey: req.GetPublicKey(),
@@ -209,7 +242,14 @@ func admitWanted(req *uncloudv1.AdmitRequest) (join.Request, error) {
 	if _, err := mesh.ParseKey(out.PublicKey); err != nil || out.MachineID == "" || out.SigningKey == "" {
 		return out, faults.New(faults.Invalid, "the request for admission is not complete").WithHint("use the same version of uncloudd on all machines")
 	}
+	if err := checkSize(req); err != nil {
+		return out, err
+	}
 	for _, r := range req.GetRoles() {
+		if !slices.Contains(allRoles, spec.Role(r)) {
+			return out, faults.New(faults.Invalid, "there is no role %q: use ingress or worker", r).
+				WithHint("see its configuration: roles in %s", DefaultConfigFile)
+		}
 		out.Roles = append(out.Roles, spec.Role(r))
 	}
 	for _, text := range req.GetEndpoints() {

@@ -13,8 +13,19 @@ import (
 // joinService answers holders of tickets, and nobody else can reach it.
 type joinService struct{ *Server }
 
-// Admit answers a refusal in the message and not as an error: the holder then
-// knows that a member decided, and asks no other.
+// Decided tells whether a member has decided about the holder of a ticket, for
+// or against. The others would decide alike. What only hinders this member, a
+// full disk or a connection that broke, is no decision.
+func Decided(err error) bool {
+	switch faults.CodeOf(err) {
+	case "", faults.Invalid, faults.Conflict, faults.TicketExpired, faults.TicketUsed, faults.TicketAltered, faults.TicketForeign:
+		return true
+	}
+	return false
+}
+
+// Admit answers a decision in the message and anything else as an error: the
+// holder then knows whether to ask another member.
 func (s joinService) Admit(ctx context.Context, req *connect.Request[uncloudv1.AdmitRequest]) (*connect.Response[uncloudv1.AdmitResponse], error) {
 	m, err := s.host.Member()
 	if err != nil {
@@ -23,6 +34,9 @@ func (s joinService) Admit(ctx context.Context, req *connect.Request[uncloudv1.A
 	res, err := m.Admit(ctx, req.Msg.GetTicket(), req.Msg)
 	if err != nil {
 		s.log.Info("refused a machine", "machine", req.Msg.GetMachineId(), "name", req.Msg.GetName(), "err", err)
+		if !Decided(err) {
+			return nil, err
+		}
 		return connect.NewResponse(&uncloudv1.AdmitResponse{Fault: wire.FaultMessage(faults.Of(err))}), nil
 	}
 	return connect.NewResponse(res), nil
