@@ -14,9 +14,10 @@ import (
 
 // installed says where a package puts the files of packaging/.
 var installed = map[string]string{
-	"uncloud.service": "usr/lib/systemd/system/uncloud.service",
-	"sysusers.conf":   "usr/lib/sysusers.d/uncloud.conf",
-	"sysctl.conf":     "usr/lib/sysctl.d/60-uncloud.conf",
+	"uncloud.service":       "usr/lib/systemd/system/uncloud.service",
+	"uncloud-names.service": "usr/lib/systemd/system/uncloud-names.service",
+	"sysusers.conf":         "usr/lib/sysusers.d/uncloud.conf",
+	"sysctl.conf":           "usr/lib/sysctl.d/60-uncloud.conf",
 }
 
 // A machine of a bare lab may have no product yet.
@@ -37,11 +38,23 @@ func (m *Machine) install() error {
 	if err := m.writeFiles(files, 0o644); err != nil {
 		return err
 	}
+	names, err := os.ReadFile(filepath.Join(Repository(), "packaging/uncloud-names"))
+	if err != nil {
+		return err
+	}
+	if err := m.writeFiles(map[string]string{"usr/libexec/uncloud/uncloud-names": string(names)}, 0o755); err != nil {
+		return err
+	}
 	wants := filepath.Join(m.Disk(), "up/etc/systemd/system/multi-user.target.wants")
 	if err := os.MkdirAll(wants, 0o755); err != nil {
 		return err
 	}
-	return os.Symlink("/usr/lib/systemd/system/uncloud.service", filepath.Join(wants, "uncloud.service"))
+	for _, unit := range []string{"uncloud.service", "uncloud-names.service"} {
+		if err := os.Symlink("/usr/lib/systemd/system/"+unit, filepath.Join(wants, unit)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // limitContainers tells Podman which limits the host can enforce. Its default
