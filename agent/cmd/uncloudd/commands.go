@@ -170,6 +170,35 @@ func splice(conn *net.UnixConn, in io.Reader, out io.Writer) error {
 	return err
 }
 
+func statusCommand(load loadConfig) *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Show who this machine is, and what it suffers from", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := load()
+			if err != nil {
+				return err
+			}
+			info, err := machineClient(cfg).Info(cmd.Context(), connect.NewRequest(&uncloudv1.InfoRequest{}))
+			if err != nil {
+				return wire.Decode(err)
+			}
+			printStatus(cmd.OutOrStdout(), info.Msg)
+			return nil
+		},
+	}
+}
+
+func printStatus(out io.Writer, info *uncloudv1.InfoResponse) {
+	if info.GetMachineId() == "" {
+		fmt.Fprintln(out, "this machine belongs to no cluster")
+	} else {
+		fmt.Fprintf(out, "%s (%s) of cluster %s is %s, at %s\n", info.GetName(), info.GetMachineId(), info.GetClusterId(), info.GetPhase(), info.GetAddress())
+	}
+	for _, n := range info.GetHealth() {
+		fmt.Fprintf(out, "%s: %s\n", n.GetCode(), n.GetText())
+	}
+}
+
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,

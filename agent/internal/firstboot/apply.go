@@ -60,16 +60,11 @@ func (s System) hostname(_ context.Context, d directory) error {
 }
 
 func (s System) network(_ context.Context, d directory) error {
-	run := s.at(d, "run")
-	at := path.Join("systemd", networkFile)
 	text, ok := d.read(networkFile)
-	var err error
-	if ok {
-		err = run.put(file{at, text, 0o644})
-	} else {
-		err = run.remove(at)
+	if !ok {
+		return nil
 	}
-	if err != nil {
+	if err := s.at(d, "run").put(file{path.Join("systemd", networkFile), text, 0o644}); err != nil {
 		return fmt.Errorf("the address could not be set: %w", err)
 	}
 	return nil

@@ -30,15 +30,17 @@ func (s clusterService) view() (view, error) {
 	return newView(m), nil
 }
 
-func (s clusterService) ListMachines(context.Context, *connect.Request[uncloudv1.ListMachinesRequest]) (*connect.Response[uncloudv1.ListMachinesResponse], error) {
+func (s clusterService) ListMachines(ctx context.Context, _ *connect.Request[uncloudv1.ListMachinesRequest]) (*connect.Response[uncloudv1.ListMachinesResponse], error) {
 	v, err := s.view()
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&uncloudv1.ListMachinesResponse{Machines: v.machines(), AnsweredBy: v.member.Self}), nil
+	machines := v.machines()
+	s.suffering(ctx, v, machines...)
+	return connect.NewResponse(&uncloudv1.ListMachinesResponse{Machines: machines, AnsweredBy: v.member.Self}), nil
 }
 
-func (s clusterService) InspectMachine(_ context.Context, req *connect.Request[uncloudv1.InspectMachineRequest]) (*connect.Response[uncloudv1.Machine], error) {
+func (s clusterService) InspectMachine(ctx context.Context, req *connect.Request[uncloudv1.InspectMachineRequest]) (*connect.Response[uncloudv1.Machine], error) {
 	v, err := s.view()
 	if err != nil {
 		return nil, err
@@ -47,7 +49,9 @@ func (s clusterService) InspectMachine(_ context.Context, req *connect.Request[u
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(v.machine(v.Machines[m.ID])), nil
+	machine := v.machine(v.Machines[m.ID])
+	s.suffering(ctx, v, machine)
+	return connect.NewResponse(machine), nil
 }
 
 func (s clusterService) RenameMachine(ctx context.Context, req *connect.Request[uncloudv1.RenameMachineRequest]) (*connect.Response[uncloudv1.Machine], error) {

@@ -268,12 +268,35 @@ func TestADeadMachineSaysNothing(t *testing.T) {
 	if r := show(); r.GetState() != "pending" {
 		t.Errorf("taken over by another machine: %v", r)
 	}
-	res, err := w.machines["mch_a"].cluster().ListMachines(t.Context(), connect.NewRequest(&uncloudv1.ListMachinesRequest{}))
-	must(t, err)
-	for _, m := range res.Msg.GetMachines() {
-		if mine := m.GetId() == "mch_a"; mine != (len(m.GetHealth()) == 1) {
-			t.Errorf("only the answering machine knows what it suffers from: %v", m)
+}
+
+// TestEachLivingMachineSaysWhatItSuffersFrom, and one that does not answer
+// costs the list nothing but its own troubles.
+func TestEachLivingMachineSaysWhatItSuffersFrom(t *testing.T) {
+	w := newWorld(t, "mch_a", "mch_b", "mch_c")
+	delete(w.machines["mch_a"].machines, "mch_c") // no way to it
+	list := func() map[string]string {
+		t.Helper()
+		res, err := w.machines["mch_a"].cluster().ListMachines(t.Context(), connect.NewRequest(&uncloudv1.ListMachinesRequest{}))
+		must(t, err)
+		out := map[string]string{}
+		for _, m := range res.Msg.GetMachines() {
+			for _, n := range m.GetHealth() {
+				out[m.GetId()] += n.GetText()
+			}
 		}
+		return out
+	}
+	if got := list(); got["mch_a"] != "of mch_a" || got["mch_b"] != "mch_b says so" || got["mch_c"] != "" {
+		t.Errorf("%v", got)
+	}
+	w.alive["mch_b"] = false
+	if got := list(); got["mch_a"] != "of mch_a" || got["mch_b"] != "" {
+		t.Errorf("%v", got)
+	}
+	res, err := w.machines["mch_a"].cluster().InspectMachine(t.Context(), connect.NewRequest(&uncloudv1.InspectMachineRequest{Machine: "mch_a"}))
+	if err != nil || len(res.Msg.GetHealth()) != 1 {
+		t.Errorf("%v, %v", res, err)
 	}
 }
 

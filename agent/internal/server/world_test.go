@@ -85,7 +85,7 @@ func (m *machine) serve(t *testing.T, s *Server, handler http.Handler) net.Addr 
 }
 
 func (m *machine) Info() *uncloudv1.InfoResponse {
-	return &uncloudv1.InfoResponse{MachineId: m.id, Phase: "ready"}
+	return &uncloudv1.InfoResponse{MachineId: m.id, Phase: "ready", Health: []*uncloudv1.HealthNote{{Code: "mesh", Text: m.id + " says so"}}}
 }
 
 func (m *machine) RestoreStore(_ context.Context, o RestoreOptions, backup io.Reader) (*uncloudv1.RestoreStoreResponse, error) {
