@@ -25,7 +25,7 @@ var engines = []struct {
 	{"github.com/hashicorp/memberlist", []string{"agent/internal/gossip"}, "see serf"},
 	{"golang.zx2c4.com/wireguard", []string{"agent/internal/mesh"}, "one owner of links, peers and keys"},
 	{"gvisor.dev/gvisor", []string{"agent/internal/mesh"}, "the join device has its own network stack, and nothing else needs one"},
-	{"github.com/vishvananda/netlink", []string{"agent/internal/mesh"}, "one owner of links, addresses and routes"},
+	{"github.com/vishvananda/netlink", []string{"agent/internal/mesh", "agent/internal/firewall"}, "one owner of links, addresses and routes; the firewall ends the flows that its rules lead elsewhere"},
 	{"github.com/containers/podman", []string{"agent/internal/runtime/podman", "tests/bench"}, "the traps of Podman's API are handled once; the benchmark calls it as its control"},
 	{"github.com/compose-spec/compose-go", []string{"internal/compose"}, "Compose is a format at the rim; inside there is only spec"},
 	{"github.com/miekg/dns", []string{"agent/internal/names"}, "one owner of port 53"},

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -36,6 +37,7 @@ func TestMain(m *testing.M) {
 func say(v any) { _ = json.NewEncoder(os.Stdout).Encode(v) }
 
 // socket is one end of a conversation; From is the source address to take.
+// It may have a port.
 type socket struct{ Network, From, Address string }
 
 func (s socket) String() string {
@@ -122,10 +124,13 @@ func actDial() error {
 func dial(s socket, wait time.Duration) string {
 	d := net.Dialer{Timeout: wait}
 	if s.From != "" {
-		ip := net.ParseIP(s.From)
-		d.LocalAddr = &net.TCPAddr{IP: ip}
+		from, err := netip.ParseAddrPort(s.From)
+		if err != nil {
+			from = netip.AddrPortFrom(netip.MustParseAddr(s.From), 0)
+		}
+		d.LocalAddr = net.TCPAddrFromAddrPort(from)
 		if s.Network == "udp" {
-			d.LocalAddr = &net.UDPAddr{IP: ip}
+			d.LocalAddr = net.UDPAddrFromAddrPort(from)
 		}
 	}
 	c, err := d.Dial(s.Network, s.Address)

@@ -20,6 +20,8 @@ type Ruleset struct {
 	Text    string // the table, as `nft -f` reads it
 	Hash    string // of Text
 	Skipped []Skip // published ports that are not in Text
+
+	leads translations
 }
 
 // Compile makes the rules of a policy. It returns an error for a policy that
@@ -40,7 +42,13 @@ func Compile(p Policy) (Ruleset, error) {
 	t.egress(p)
 	t.close()
 	sum := sha256.Sum256([]byte(t.String()))
-	return Ruleset{Text: t.String(), Hash: hex.EncodeToString(sum[:16]), Skipped: skipped}, nil
+	leads := translations{subnet: p.Subnet}
+	for _, pub := range published {
+		if pub.Protocol == "udp" {
+			leads.udp = append(leads.udp, pub)
+		}
+	}
+	return Ruleset{Text: t.String(), Hash: hex.EncodeToString(sum[:16]), Skipped: skipped, leads: leads}, nil
 }
 
 // ownedFlags is the one line that a kernel without owned, persistent tables

@@ -17,10 +17,11 @@ type keeper struct {
 	can     Capabilities
 	probed  bool
 	session *session
-	want    *Ruleset  // what should be in force; nil: nothing
-	loaded  string    // hash of what is
-	at      time.Time // of the last load
-	guard   *monitor  // only where the table cannot be owned
+	want    *Ruleset     // what should be in force; nil: nothing
+	loaded  string       // hash of what is
+	at      time.Time    // of the last load
+	leads   translations // that all flows follow
+	guard   *monitor     // only where the table cannot be owned
 	retry   <-chan time.Time
 }
 
@@ -54,7 +55,21 @@ func (k *keeper) load(ctx context.Context) error {
 	for _, s := range k.want.Skipped {
 		k.log.Warn("port is not published", "address", s.Publish.String(), "err", s.Reason)
 	}
+	k.follow(k.want.leads)
 	return k.watch()
+}
+
+// follow ends flows that the new rules lead elsewhere. That it cannot is no
+// reason to be without the rules: flows end by themselves when they are quiet.
+func (k *keeper) follow(leads translations) {
+	if leads.equal(k.leads) {
+		return
+	}
+	if err := leads.forgetStale(); err != nil {
+		k.log.Warn("old flows may go to where published ports led before", "err", err)
+		return
+	}
+	k.leads = leads
 }
 
 func (k *keeper) unload(ctx context.Context) error {
