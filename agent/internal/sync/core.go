@@ -40,6 +40,10 @@ const (
 	// lineRate is how many bytes of rows a second go to one machine, and
 	// lineBurst how many may go at once after a pause.
 	lineRate, lineBurst = 4 << 20, 1 << 20
+	// pushGap is the least time from one push to the next. The first commit
+	// after a pause goes at once. Of many in a row, each would cost the other
+	// machine a transaction, and all machines together more than the writer.
+	pushGap = 2 * time.Millisecond
 	// outboxBytes bounds what waits for one machine. Beyond it the machine
 	// pulls instead.
 	outboxBytes = 4 << 20

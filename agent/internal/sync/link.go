@@ -30,7 +30,8 @@ type link struct {
 	inFlight int     // frames with the transport
 	tokens   int     // bytes of rows that may go now; a frame may overdraw it
 	filledAt time.Time
-	flushAt  time.Time // when rows may go again; zero: now
+	pushAt   time.Time // when the next push may begin
+	flushAt  time.Time // when something that waits may go; zero: nothing waits for that
 
 	inbox   map[uint64]*parts // batches that arrive, by serial
 	merging crdt.Known        // marks of the batch that the store works on
@@ -189,13 +190,12 @@ func (c *core) next(l *link) frame {
 	if f := pop(&l.control); f != nil {
 		return f
 	}
+	l.flushAt = time.Time{}
 	if len(l.pushing)+len(l.answers) == 0 && l.outbox.empty() || !c.mayPour(l) {
 		return nil
 	}
 	if len(l.pushing) == 0 && !l.outbox.empty() {
-		batch := l.outbox.take()
-		l.told = l.told.Union(batch.Marks)
-		l.pushing = split(rows{Serial: c.serial()}, batch)
+		c.beginPush(l)
 	}
 	f := pop(&l.pushing)
 	if f == nil {
@@ -205,6 +205,19 @@ func (c *core) next(l *link) frame {
 		l.tokens -= r.Batch.Size()
 	}
 	return f
+}
+
+// beginPush makes frames of what is in the outbox, unless the last push has
+// only just begun: what is committed one after another then goes together.
+func (c *core) beginPush(l *link) {
+	if c.now.Before(l.pushAt) {
+		l.flushAt = l.pushAt
+		return
+	}
+	l.pushAt = c.now.Add(pushGap)
+	batch := l.outbox.take()
+	l.told = l.told.Union(batch.Marks)
+	l.pushing = split(rows{Serial: c.serial()}, batch)
 }
 
 func pop(queue *[]frame) frame {
@@ -223,7 +236,6 @@ func (c *core) mayPour(l *link) bool {
 		l.tokens = min(lineBurst, l.tokens+int(min(passed, time.Minute).Seconds()*lineRate))
 		l.filledAt = c.now
 	}
-	l.flushAt = time.Time{}
 	if l.tokens <= 0 {
 		l.flushAt = c.now.Add(time.Duration(1-l.tokens) * time.Second / lineRate).Add(time.Millisecond)
 	}
