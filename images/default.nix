@@ -28,7 +28,10 @@ let
   };
   clouds = lib.genAttrs (import ./clouds.nix).${system} lib.id;
 
-  installed = general.raw-efi.passthru.config.system.build.toplevel;
+  # Any computer, where an image for a VPS knows which.
+  installed =
+    (machine [ { hardware.enableRedistributableFirmware = true; } ])
+    .raw-efi.passthru.config.system.build.toplevel;
   iso = machine [ { image.modules.iso = import ./iso.nix { inherit installed; }; } ];
 
   board =

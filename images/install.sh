@@ -1,31 +1,43 @@
 # Puts this system on a disk. Two questions: which disk, and who the machine is.
+# When power is lost the disk holds what it held, or the new machine, or something
+# that does not boot: the boot loader comes last. Then it is done once more.
 
+refuse() { echo "uncloud-install: $*" >&2; exit 1; }
+
+[ -d /sys/firmware/efi ] || refuse 'this computer was started in the old way; choose UEFI in its settings'
 lsblk --nodeps --exclude 7,11 --output NAME,SIZE,MODEL
-read -r -p 'Disk to erase and install to (empty for a shell): ' name
+read -r -p 'Disk to erase and install to (empty for a shell): ' name || name=
 [ -n "$name" ] || exit 0
 disk=/dev/${name#/dev/}
-[ "$(lsblk --nodeps --noheadings --output TYPE "$disk")" = disk ] || { echo "$disk is no disk" >&2; exit 1; }
-! findmnt --source "$disk*" >/dev/null || { echo "$disk is in use" >&2; exit 1; }
+[ "$(lsblk --nodeps --noheadings --output TYPE "$disk" 2>/dev/null)" = disk ] || refuse "$disk is no disk"
+[ -z "$(lsblk --noheadings --output MOUNTPOINTS "$disk" | tr -d '[:space:]')" ] || refuse "$disk is in use"
+[ "$(lsblk --nodeps --noheadings --bytes --output SIZE "$disk")" -ge 8000000000 ] || refuse "$disk has less than 8 GB"
 
-echo 'Paste uncloud.txt or a ticket, and end with an empty line (at once for none):'
+echo 'Paste uncloud.txt or a ticket, and end with an empty line.'
+echo 'Only an empty line for none; a stick with the label UNCLOUD does as well.'
 told=
 while IFS= read -r line && [ -n "$line" ]; do told+=$line$'\n'; done
 
 echo "Erasing $disk"
-wipefs --all --quiet "$disk"
-sgdisk --clear \
-    --new=1:0:+1G --typecode=1:ef00 --change-name=1:ESP \
-    --new=2:0:0 --typecode=2:8304 --change-name=2:nixos "$disk" >/dev/null
+sfdisk --quiet --wipe always --wipe-partitions always "$disk" <<'TABLE'
+label: gpt
+size=1GiB, type=uefi, name=ESP
+type=linux, name=nixos
+TABLE
 udevadm settle
-part() { lsblk --list --noheadings --paths --output NAME,PARTLABEL "$disk" | awk -v label="$1" '$2 == label {print $1}'; }
-mkfs.vfat -n ESP "$(part ESP)" >/dev/null
-mkfs.ext4 -q -F -L nixos "$(part nixos)"
-mount "$(part nixos)" /mnt
-mount --mkdir -o umask=0077 "$(part ESP)" /mnt/boot
+mapfile -t parts < <(lsblk --list --noheadings --paths --output NAME "$disk")
+mkfs.vfat -n ESP "${parts[1]}" >/dev/null
+mkfs.ext4 -q -F -L nixos "${parts[2]}"
+trap 'mountpoint --quiet /mnt && umount --recursive /mnt' EXIT
+mount "${parts[2]}" /mnt
+mount --mkdir -o umask=0077 "${parts[1]}" /mnt/boot
+if [ -n "$told" ]; then
+    printf '%s' "$told" >/mnt/boot/uncloud.txt
+    sync
+fi
 
 nixos-install --system "$SYSTEM" --root /mnt --no-root-passwd --no-channel-copy
-[ -z "$told" ] || printf '%s' "$told" >/mnt/boot/uncloud.txt
 umount --recursive /mnt
 sync
-read -r -p 'Done. Take the medium out and press return to start the new machine.' _
+read -r -p 'Done. Take the medium out and press return to start the new machine.' _ || true
 reboot

@@ -14,7 +14,6 @@ let
       config.system.build.nixos-install
       dosfstools
       e2fsprogs
-      gptfdisk
       util-linux
     ];
     runtimeEnv.SYSTEM = "${installed}";

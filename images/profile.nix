@@ -13,6 +13,11 @@
     firstBoot.enable = true;
   };
 
+  # uncloud.txt lies there until it is read, and holds a secret.
+  image.modules = lib.genAttrs [ "raw-efi" "qemu-efi" ] (_: {
+    fileSystems."/boot".options = [ "umask=0077" ];
+  });
+
   # An upgrade is a flake or a system path.
   nix.settings.experimental-features = [
     "nix-command"

@@ -116,7 +116,7 @@ part_parse() {
 part_lock() { in_nix nix flake metadata --offline --no-update-lock-file path:/src; }
 
 part_scripts() {
-    need shellcheck=shellcheck python3=python3
+    need shellcheck=shellcheck python3=python3 mkfs.vfat=dosfstools sfdisk=fdisk
     shellcheck nix/dev.sh nix/check.sh packaging/uncloud-names images/install-test.sh
     shellcheck --shell=bash images/install.sh
     local script
