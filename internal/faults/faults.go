@@ -9,6 +9,7 @@ package faults
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Code says what kind of thing went wrong. Codes are stable: scripts may
@@ -35,6 +36,7 @@ const (
 	Unhealthy     Code = "unhealthy"      // a replica did not become healthy
 	Unreachable   Code = "unreachable"    // no answer over the mesh or the socket
 	Interrupted   Code = "interrupted"    // the person or the connection ended it
+	NotNixOS      Code = "not-nixos"      // the host has no generations
 	Internal      Code = "internal"       // a bug or a fault of the host
 )
 
@@ -59,6 +61,15 @@ func (f *Fault) WithHint(format string, args ...any) *Fault {
 	g := *f
 	g.Hint = fmt.Sprintf(format, args...)
 	return &g
+}
+
+// On is f with a hint that says on which machine to follow it. One that begins
+// with uc can be followed anywhere, and stays as it is.
+func (f *Fault) On(machine string) *Fault {
+	if f.Hint == "" || machine == "" || strings.HasPrefix(f.Hint, "uc ") || strings.HasPrefix(f.Hint, "on ") {
+		return f
+	}
+	return f.WithHint("on %s: %s", machine, f.Hint)
 }
 
 // Because is f with its cause, which goes to the log and not to people.

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"cmp"
-	"slices"
 	"time"
 )
 
@@ -67,6 +66,7 @@ type Turn struct {
 	Machine string    `col:"machine"`
 	Upgrade string    `col:"upgrade"`
 	Stage   TurnStage `col:"stage"`
+	Drain   bool      `col:"drain"`       // replicas move away before the switch
 	From    string    `col:"from_system"` // name of the system that ran before
 	To      string    `col:"to_system"`
 	// Witnesses are the other machines that lived before the switch, and
@@ -126,13 +126,12 @@ func (s *State) NextInUpgrade(u Upgrade) (machine string, failed *Turn) {
 }
 
 // Drained tells whether a machine gives its replicas away for its turn. It
-// follows from the rows, so that nothing is left to take back when the turn ends
+// follows from the row, so that nothing is left to take back when the turn ends
 // in any way.
 func (s *State) Drained(machine string) bool {
 	t, ok := s.Turns[machine]
-	if !ok || t.Stage.Ended() || t.Stage == TurnStaging || t.Stage == TurnWaiting {
+	if !ok || !t.Drain || t.Stage.Ended() {
 		return false
 	}
-	u, ok := s.Upgrades[t.Upgrade]
-	return ok && u.Drain && slices.Contains(u.Machines, machine)
+	return t.Stage != TurnStaging && t.Stage != TurnWaiting
 }

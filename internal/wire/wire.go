@@ -34,6 +34,7 @@ var codes = map[faults.Code]connect.Code{
 	faults.NotMember: connect.CodeFailedPrecondition, faults.IsMember: connect.CodeFailedPrecondition,
 	faults.NotReady: connect.CodeUnavailable, faults.Unhealthy: connect.CodeFailedPrecondition,
 	faults.Unreachable: connect.CodeUnavailable, faults.Interrupted: connect.CodeCanceled, faults.Internal: connect.CodeInternal,
+	faults.NotNixOS: connect.CodeFailedPrecondition,
 }
 
 // Encode is err as a Connect error with its fault. Nil stays nil, and so does

@@ -38,7 +38,21 @@ type Options struct {
 // Host carries attempts out. It is the one process that changes generations.
 type Host struct {
 	Options
-	files files
+	files desk
+}
+
+// desk is where agent and host process leave each other their papers.
+type desk interface {
+	attempt() (Attempt, error)
+	saveAttempt(a Attempt) error
+	saveOrder(o Order) error
+	// orderOf is what is ordered of an attempt.
+	orderOf(id string) (o Order, known bool, err error)
+	// nextOrder is the one to be carried out next; the zero Order is none.
+	nextOrder() (Order, error)
+	removeOrder(id string) error
+	// watch sends on wake at the beginning and after changes, until ctx ends.
+	watch(ctx context.Context, wake chan<- struct{}) error
 }
 
 // New makes a Host.

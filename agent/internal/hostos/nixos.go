@@ -85,7 +85,7 @@ func (n NixOS) follow(link string) (string, error) {
 
 // Try runs a system until the next boot.
 func (n NixOS) Try(ctx context.Context, system string) error {
-	return n.run(ctx, "the switch to "+name(system)+" failed", n.path(filepath.Join(system, switchTo)), "test")
+	return n.run(ctx, "the switch to "+Name(system)+" failed", n.path(filepath.Join(system, switchTo)), "test")
 }
 
 // MakeDefault changes the profile and then the boot loader.
@@ -103,11 +103,11 @@ func (n NixOS) MakeDefault(ctx context.Context, g Generation) error {
 			change = []string{"--switch-generation", fmt.Sprint(g.Number)}
 		}
 		args := append([]string{"--profile", n.path(profile)}, change...)
-		if err := n.run(ctx, "the profile cannot be set to "+name(g.System), "nix-env", args...); err != nil {
+		if err := n.run(ctx, "the profile cannot be set to "+Name(g.System), "nix-env", args...); err != nil {
 			return err
 		}
 	}
-	if err := n.run(ctx, "the boot loader cannot be set to "+name(g.System), n.path(filepath.Join(g.System, switchTo)), "boot"); err != nil {
+	if err := n.run(ctx, "the boot loader cannot be set to "+Name(g.System), n.path(filepath.Join(g.System, switchTo)), "boot"); err != nil {
 		return err
 	}
 	return n.sync()
@@ -131,8 +131,13 @@ func (n NixOS) Restart(ctx context.Context) error {
 	return n.run(ctx, "the machine cannot be restarted", "systemctl", "reboot")
 }
 
-// name is a store path as people see it.
-func name(system string) string { return filepath.Base(system) }
+// Name is a system as people see it: its store path without the store.
+func Name(system string) string {
+	if system == "" {
+		return ""
+	}
+	return filepath.Base(system)
+}
 
 // run runs a program to its end. Its error has the last lines that it wrote.
 func (n NixOS) run(ctx context.Context, failure, program string, args ...string) error {

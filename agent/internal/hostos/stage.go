@@ -52,7 +52,7 @@ func storePath(system string) (string, error) {
 }
 
 func (n NixOS) realise(ctx context.Context, system string) error {
-	return n.run(ctx, name(system)+" cannot be had", "nix-store", "--realise", system, "--add-root", n.staged())
+	return n.run(ctx, Name(system)+" cannot be had", "nix-store", "--realise", system, "--add-root", n.staged())
 }
 
 func (n NixOS) build(ctx context.Context, attribute string) (string, error) {
@@ -73,16 +73,16 @@ func (n NixOS) check(system string) error {
 		return err == nil
 	}
 	if !has(switchTo) {
-		return fmt.Errorf("%s is no NixOS system: it has no %s", name(system), switchTo)
+		return fmt.Errorf("%s is no NixOS system: it has no %s", Name(system), switchTo)
 	}
 	mine, err := os.ReadFile(n.path(filepath.Join(currentLink, "system")))
 	theirs, other := os.ReadFile(n.path(filepath.Join(system, "system")))
 	if err == nil && other == nil && strings.TrimSpace(string(mine)) != strings.TrimSpace(string(theirs)) {
-		return fmt.Errorf("%s is for %s, and this machine is %s", name(system), strings.TrimSpace(string(theirs)), strings.TrimSpace(string(mine)))
+		return fmt.Errorf("%s is for %s, and this machine is %s", Name(system), strings.TrimSpace(string(theirs)), strings.TrimSpace(string(mine)))
 	}
 	for _, unit := range []string{"uncloud.service", "uncloud-host.service", "multi-user.target.wants/uncloud.service"} {
 		if _, err := os.Lstat(n.path(filepath.Join(system, systemdUnits, unit))); err != nil {
-			return fmt.Errorf("%s has no Uncloud in it (no %s): this machine would be lost to the cluster", name(system), unit)
+			return fmt.Errorf("%s has no Uncloud in it (no %s): this machine would be lost to the cluster", Name(system), unit)
 		}
 	}
 	return nil

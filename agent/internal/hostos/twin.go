@@ -148,8 +148,11 @@ func (t *Twin) change(what string, do func()) error {
 	return err
 }
 
+// Is tells that the machine is NixOS.
+func (t *Twin) Is() bool { return true }
+
 // Generations are those of the profile.
-func (t *Twin) Generations() []Info {
+func (t *Twin) Generations() ([]Info, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var all []Info
@@ -157,7 +160,78 @@ func (t *Twin) Generations() []Info {
 		all = append(all, Info{Generation: Generation{i + 1, system}, NixOS: "26.05", Default: i+1 == t.standard,
 			Current: system == t.current, Booted: system == t.booted})
 	}
-	return all
+	return all, nil
+}
+
+// Pair is a host and its client that share papers in memory, on a twin.
+func (t *Twin) Pair(o Options) (*Host, *Client) {
+	papers := &memoryDesk{orders: map[string]Order{}, wakes: map[chan<- struct{}]bool{}}
+	o.Machine = t
+	h := New(o)
+	h.files = papers
+	return h, &Client{files: papers, os: t}
+}
+
+// memoryDesk survives what a disk survives.
+type memoryDesk struct {
+	mu      sync.Mutex
+	journal Attempt
+	orders  map[string]Order
+	wakes   map[chan<- struct{}]bool
+}
+
+func (m *memoryDesk) change(do func()) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	do()
+	for wake := range m.wakes {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+func (m *memoryDesk) attempt() (Attempt, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.journal, nil
+}
+
+func (m *memoryDesk) saveAttempt(a Attempt) error {
+	return m.change(func() { m.journal = a })
+}
+
+func (m *memoryDesk) saveOrder(o Order) error {
+	return m.change(func() { m.orders[o.ID] = o })
+}
+
+func (m *memoryDesk) removeOrder(id string) error {
+	return m.change(func() { delete(m.orders, id) })
+}
+
+func (m *memoryDesk) orderOf(id string) (Order, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o, known := m.orders[id]
+	return o, known, nil
+}
+
+func (m *memoryDesk) nextOrder() (Order, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(m.orders)) {
+		return m.orders[id], nil
+	}
+	return Order{}, nil
+}
+
+func (m *memoryDesk) watch(ctx context.Context, wake chan<- struct{}) error {
+	m.change(func() { m.wakes[wake] = true })        //nolint:errcheck // memory
+	defer m.change(func() { delete(m.wakes, wake) }) //nolint:errcheck // memory
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 // Moments are the names that OnMoment's fn is called with for systems.

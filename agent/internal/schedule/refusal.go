@@ -30,6 +30,8 @@ func (r *request) refusal(m spec.Machine) refusal {
 		return refusal{faults.MachineDown, name + " is down"}
 	case !m.Schedulable:
 		return refusal{faults.NoPlace, name + " takes no new replicas"}
+	case r.state.Drained(m.ID):
+		return refusal{faults.NoPlace, name + " is upgraded now, and gives its replicas away"}
 	case r.ask.Images.Lacks(m.ID, image):
 		return refusal{faults.NoImage, fmt.Sprintf("%s does not have the image %s, which cannot be pulled", name, image)}
 	}

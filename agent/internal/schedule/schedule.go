@@ -78,7 +78,16 @@ func (Scheduler) Stays(s *spec.State, ask plan.Ask, machine string) string {
 	if i < 0 {
 		return "its machine is no member"
 	}
-	return r.rule(r.machines[i]).text
+	if why := r.rule(r.machines[i]); !why.none() || !r.leaves(machine) {
+		return why.text
+	}
+	return r.names[machine] + " is about to be upgraded"
+}
+
+// leaves tells whether a replica moves away for an upgrade of its machine. One
+// with a volume there cannot, and one of a global service has nowhere to go.
+func (r *request) leaves(machine string) bool {
+	return r.state.Drained(machine) && r.ask.Spec.Mode != spec.Global && len(r.homes) == 0
 }
 
 // HomeOf is the machine that holds a volume which only lives there, or empty.

@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS upgrades (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS turns (
-  machine TEXT PRIMARY KEY NOT NULL, upgrade ANY, stage ANY, from_system ANY, to_system ANY, witnesses ANY, healthy ANY,
+  machine TEXT PRIMARY KEY NOT NULL, upgrade ANY, stage ANY, drain ANY, from_system ANY, to_system ANY, witnesses ANY, healthy ANY,
   error ANY, lines ANY, since ANY,
   _record BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
