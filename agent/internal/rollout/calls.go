@@ -55,10 +55,10 @@ func (d *Driver) run(ctx context.Context, rep spec.Replica, v Version, skipHealt
 		return verdict, faults.New(faults.MachineDown, "%s went down before %s ran", name, rep.Name).
 			WithHint("see who lives: uc machine ls")
 	case err != nil:
-		return verdict, faults.New(faults.CodeOf(err), "run %s on %s: %w", rep.Name, name, err).WithHint("%s", faults.Of(err).Hint)
+		return verdict, faults.New(faults.CodeOf(err), "run %s on %s: %w", rep.Name, name, err).WithHint("%s", faults.Of(err).Hint).On(name)
 	case verdict.Fault != nil:
 		f := faults.Of(verdict.Fault)
-		return verdict, &failure{faults.New(f.Code, "on %s: %w", name, verdict.Fault).WithHint("%s", f.Hint), verdict.Logs}
+		return verdict, &failure{faults.New(f.Code, "on %s: %w", name, verdict.Fault).WithHint("%s", f.Hint).On(name), verdict.Logs}
 	}
 	return verdict, nil
 }
@@ -71,23 +71,39 @@ func (d *Driver) retire(ctx context.Context, rep spec.Replica, v Version) error 
 	return retry(ctx, func() error { return d.Peers.RetireReplica(ctx, rep.Machine, rep.ID, v) })
 }
 
-// whileAlive is ctx until gossip says that the machine is dead.
+// whileAlive is ctx until gossip says that the machine is dead, and goes on
+// saying so: one that was only too busy to answer loses nothing.
 func (d *Driver) whileAlive(ctx context.Context, machine string) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	wake, unsubscribe := d.Members.Subscribe()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer unsubscribe()
-		for d.Members.Alive()[machine] {
-			select {
-			case <-wake:
-			case <-ctx.Done():
-				return
-			}
+		if d.staysDown(ctx, machine, wake) {
+			cancel(errDown)
 		}
-		cancel(errDown)
 	})
 	return ctx, func() { cancel(nil); wg.Wait() }
+}
+
+// staysDown returns true once a machine was dead for busyWithin, and false at
+// the end of the context.
+func (d *Driver) staysDown(ctx context.Context, machine string, wake <-chan struct{}) bool {
+	for {
+		var given <-chan time.Time
+		if !d.Members.Alive()[machine] {
+			given = time.After(busyWithin)
+		}
+		for alive := given == nil; alive == d.Members.Alive()[machine]; {
+			select {
+			case <-wake:
+			case <-given:
+				return true
+			case <-ctx.Done():
+				return false
+			}
+		}
+	}
 }
 
 // retry repeats a call while the machine cannot be asked: its agent may be

@@ -353,6 +353,53 @@ func TestTargetDiesDuringStep(t *testing.T) {
 	})
 }
 
+func TestTargetIsTooBusyToAnswerDuringStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &moody{alive: true, wake: make(chan struct{}, 1)}
+		d := &Driver{}
+		d.Members = b
+		for _, c := range []struct {
+			stall time.Duration
+			cause error
+		}{{2 * time.Second, nil}, {10 * time.Second, errDown}} {
+			ctx, stop := d.whileAlive(t.Context(), "mch_b")
+			b.set(false)
+			time.Sleep(c.stall)
+			b.set(true)
+			time.Sleep(time.Minute)
+			if cause := context.Cause(ctx); cause != c.cause {
+				t.Errorf("after %s: %v", c.stall, cause)
+			}
+			stop()
+		}
+	})
+}
+
+// moody is a membership of mch_b, which is called dead at times.
+type moody struct {
+	mu    sync.Mutex
+	alive bool
+	wake  chan struct{}
+}
+
+func (m *moody) set(alive bool) {
+	m.mu.Lock()
+	m.alive = alive
+	m.mu.Unlock()
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (m *moody) Alive() spec.Alive {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return spec.Alive{"mch_b": m.alive}
+}
+
+func (m *moody) Subscribe() (<-chan struct{}, func()) { return m.wake, func() {} }
+
 func TestAgentRestartsDuringStep(t *testing.T) {
 	inWorld(t, []string{"a"}, func(t *testing.T, w *simWorld) {
 		// A machine that lives but does not answer for a moment fails nothing.

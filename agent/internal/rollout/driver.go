@@ -123,6 +123,9 @@ const (
 	// reachWithin bounds how often a call is repeated to a machine that lives
 	// but does not answer, as while its agent restarts.
 	reachWithin = 30 * time.Second
+	// busyWithin is how long a machine may be called dead while a step on it is
+	// under way. A small one stalls for two seconds when it unpacks an image.
+	busyWithin = 5 * time.Second
 	// runWithin bounds a start with its image pull. The machine has tighter
 	// bounds of its own; this one only keeps a lost answer from blocking for ever.
 	runWithin = 30 * time.Minute
