@@ -52,7 +52,7 @@ func (st step) String() string {
 var verbs = []string{
 	"write", "write", "write", "write", "write", "write", "write", "write", "write", "delete", "delete", "burst", "join",
 	"partition", "shatter", "one way", "silence", "heal", "heal", "crash", "pause", "skew", "slow disk", "lossy", "calm", "heal", "scrub",
-	"week", "week", "collect", "collect", "collect", "forget",
+	"week", "week", "collect", "collect", "collect", "forget", "upgrade",
 }
 
 // historyOf draws the steps of a seed.
@@ -129,6 +129,8 @@ func (s *sim) take(st step) {
 		n.collect(s.names)
 	case "forget": // members that are not connected were removed, and come back
 		n.collect(slices.Collect(maps.Keys(n.core.live)))
+	case "upgrade":
+		n.upgrade(st.lasts / 4)
 	case "scrub":
 		if !s.unscrubbed {
 			n.step(scrubNow{})

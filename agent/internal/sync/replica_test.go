@@ -31,15 +31,17 @@ type simStore interface {
 // replica is a store in memory. What is written is durable, with all before
 // it; what is merged after it is lost in a crash.
 type replica struct {
-	site  crdt.SiteID
-	rows  map[rowID]crdt.Row
-	known crdt.Known
-	undo  map[rowID]crdt.Row                 // rows changed since the last durable commit, as they were
-	kept  crdt.Known                         // known then
-	merge func(a, b crdt.Record) crdt.Record // the law; tests break it
-	omit  func(crdt.Row) bool                // rows that an export forgets; tests set it
-	lose  func(crdt.Batch) bool              // batches of which only the marks are taken
-	hook  func(crdt.Batch)
+	site   crdt.SiteID
+	rows   map[rowID]crdt.Row
+	known  crdt.Known
+	undo   map[rowID]crdt.Row                 // rows changed since the last durable commit, as they were
+	kept   crdt.Known                         // known then
+	merge  func(a, b crdt.Record) crdt.Record // the law; tests break it
+	omit   func(crdt.Row) bool                // rows that an export forgets; tests set it
+	lose   func(crdt.Batch) bool              // batches of which only the marks are taken
+	hook   func(crdt.Batch)
+	bad    string // key of a row that leaves it malformed; tests set it
+	refuse string // key of a row that it calls impossible; tests set it
 
 	floor, keptFloor crdt.Floor
 	now              time.Time
@@ -154,7 +156,7 @@ func (r *replica) AdoptSnapshot(_ context.Context, got crdt.Snapshot) (crdt.Know
 	if got.Marks.Head(r.site) > r.known.Head(r.site) {
 		return nil, errors.New("site reused")
 	}
-	if !got.Marks.CoversAll(got.Floor.Known) {
+	if !got.Marks.CoversAll(got.Floor.Known) || r.refuses(got.Batch) {
 		return nil, crdt.ErrImpossible
 	}
 	had, before, theirs := r.known, maps.Clone(r.rows), map[rowID]bool{}
@@ -210,11 +212,18 @@ func (r *replica) Merge(_ context.Context, b crdt.Batch) (crdt.Known, error) {
 	if b.Marks.Head(r.site) > r.known.Head(r.site) {
 		return nil, errors.New("site reused")
 	}
+	if r.refuses(b) {
+		return nil, crdt.ErrImpossible
+	}
 	r.known = r.known.Union(b.Marks)
 	if !r.lose(b) {
 		r.join(b.Rows)
 	}
 	return r.known, nil
+}
+
+func (r *replica) refuses(b crdt.Batch) bool {
+	return slices.ContainsFunc(b.Rows, func(row crdt.Row) bool { return row.Key == r.refuse })
 }
 
 // join merges rows and says how many changed.
@@ -255,7 +264,7 @@ func (r *replica) Export(_ context.Context, site crdt.SiteID, first, last uint64
 			out.Marks = crdt.Known{site: crdt.Single(seq+1, last)}
 			return out, nil
 		}
-		for _, row := range bySeq[seq] {
+		for _, row := range r.spoil(bySeq[seq]) {
 			out.Rows = append(out.Rows, row)
 			size += row.Size()
 		}
@@ -265,7 +274,17 @@ func (r *replica) Export(_ context.Context, site crdt.SiteID, first, last uint64
 }
 
 func (r *replica) Snapshot(context.Context) (crdt.Snapshot, error) {
-	return crdt.Snapshot{Batch: crdt.Batch{Rows: sorted(maps.Values(r.rows)), Marks: r.known}, Floor: r.floor}, nil
+	return crdt.Snapshot{Batch: crdt.Batch{Rows: r.spoil(sorted(maps.Values(r.rows))), Marks: r.known}, Floor: r.floor}, nil
+}
+
+// spoil makes a record impossible.
+func (r *replica) spoil(rows []crdt.Row) []crdt.Row {
+	for i := range rows {
+		if rows[i].Key == r.bad {
+			rows[i].Record.CL = 0
+		}
+	}
+	return rows
 }
 
 func sorted(rows func(func(crdt.Row) bool)) []crdt.Row {

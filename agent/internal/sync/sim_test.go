@@ -340,6 +340,15 @@ func (n *node) crash(down time.Duration) {
 	n.sim.after(down, n.start)
 }
 
+// upgrade starts a newer agent on a node.
+func (n *node) upgrade(down time.Duration) {
+	newer, ok := n.rep.(interface{ upgrade() })
+	if ok && n.up {
+		n.crash(down)
+		newer.upgrade()
+	}
+}
+
 func (n *node) write(value string, keys ...string) {
 	if n.up && !n.paused {
 		at := n.clock.Next(n.wall())

@@ -57,6 +57,7 @@ func (n *narrowing) note(now time.Time, a *asking, rest crdt.Known) {
 // known, so that they are asked for again, of this machine or another.
 func (c *core) spoil(l *link, req uint64) {
 	c.count.Spoilt++
+	c.progress(l, req)
 	if l.ask != nil && l.ask.req == req {
 		l.ask.spoilt = true
 	}

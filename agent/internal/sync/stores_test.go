@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,8 @@ import (
 	"uncloud/agent/internal/store"
 )
 
-// Two schemas of one cluster: half of the nodes have not been upgraded yet.
+// Two schemas of one cluster: half of the nodes begin with the old one, and are
+// upgraded in their own time.
 const (
 	oldSchema = "CREATE TABLE t (id TEXT PRIMARY KEY, v TEXT)"
 	newSchema = "CREATE TABLE t (id TEXT PRIMARY KEY, v TEXT, extra INTEGER DEFAULT 7); CREATE TABLE t2 (id TEXT PRIMARY KEY, v TEXT)"
@@ -24,42 +26,78 @@ const (
 // its table and folds what it reads.
 type realStore struct {
 	*store.Store
-	t      *testing.T
-	stamp  time.Time
-	isNew  bool
-	follow *store.Follower
-	folded map[string]crdt.Row
-	last   uint64
-	events int
+	t       *testing.T
+	options store.Options
+	hook    func(crdt.Batch)
+	stamp   time.Time
+	isNew   bool
+	follow  *store.Follower
+	folded  map[string]crdt.Row
+	last    uint64
+	events  int
 }
 
-// openReal opens the store of node n. With upgrade it is opened again.
+// openReal opens the store of node n: in memory, or in a file for one that is
+// to be upgraded.
 func openReal(t *testing.T, n int) *realStore {
 	t.Helper()
-	r := &realStore{t: t, isNew: n%2 == 0, stamp: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
-	schema := oldSchema
-	if r.isNew {
-		schema = newSchema
-	}
+	r := &realStore{t: t, isNew: n%2 == 0, hook: func(crdt.Batch) {}, stamp: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	var random bytes.Buffer // the same site ids, and so the same history, for each run of a seed
 	for i := range 100 {
 		random.Write(binary.BigEndian.AppendUint64(nil, uint64(1000*n+i)))
 	}
-	var err error
-	r.Store, err = store.Open(context.Background(), store.Options{Schema: schema, Clock: func() time.Time { return r.stamp }, Random: &random})
+	r.options = store.Options{Schema: newSchema, Clock: func() time.Time { return r.stamp }, Random: &random}
+	if !r.isNew {
+		r.options.Schema, r.options.Dir = oldSchema, memoryDir(t)
+	}
+	r.open()
+	t.Cleanup(r.close)
+	return r
+}
+
+// memoryDir is a folder that costs no disk, where the machine has such.
+func memoryDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "simulated")
 	if err != nil {
-		t.Fatal(err)
+		return t.TempDir()
 	}
 	t.Cleanup(func() {
-		if err := r.Close(); err != nil {
+		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
 	})
+	return dir
+}
+
+func (r *realStore) open() {
+	var err error
+	if r.Store, err = store.Open(context.Background(), r.options); err != nil {
+		r.t.Fatal(err)
+	}
+	r.OnCommit(func(c store.Commit) {
+		if c.Local {
+			r.hook(c.Batch)
+		}
+	})
 	if r.follow, err = r.Follow("t", 0); err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	r.fold(20 * time.Millisecond)
-	return r
+}
+
+func (r *realStore) close() {
+	if err := r.Close(); err != nil {
+		r.t.Error(err)
+	}
+}
+
+// upgrade opens the file again with the schema of a newer agent.
+func (r *realStore) upgrade() {
+	if !r.isNew {
+		r.close()
+		r.isNew, r.options.Schema = true, newSchema
+		r.open()
+	}
 }
 
 // fold reads the events that are there, and waits so long for more.
@@ -142,13 +180,7 @@ func (r *realStore) setTime(now time.Time) { r.stamp = now }
 // with processes that are killed.
 func (r *realStore) crash() {}
 
-func (r *realStore) onCommit(hook func(crdt.Batch)) {
-	r.OnCommit(func(c store.Commit) {
-		if c.Local {
-			hook(c.Batch)
-		}
-	})
-}
+func (r *realStore) onCommit(hook func(crdt.Batch)) { r.hook = hook }
 
 // wrong is what the folded subscription or the integrity check complain of.
 func (r *realStore) wrong() string {
@@ -162,6 +194,9 @@ func (r *realStore) wrong() string {
 	if !maps.EqualFunc(r.folded, alive, func(a, b crdt.Row) bool { return a.Record.Equal(b.Record) }) {
 		return fmt.Sprintf("the folded events give %d rows that are not the %d of the table", len(r.folded), len(alive))
 	}
+	if wrong := r.misplaced(); r.isNew && wrong != "" {
+		return wrong
+	}
 	report, err := r.Check(context.Background())
 	if err != nil {
 		return err.Error()
@@ -169,11 +204,43 @@ func (r *realStore) wrong() string {
 	return strings.Join(report.Problems, "; ")
 }
 
-// The histories of TestSimulate with the product's own stores, in memory, half
-// of them with an older schema: rows of tables and columns that a node does not
-// know are kept and passed on, and folded subscriptions are the table.
+// misplaced is a row or a column that is not where its schema has it: what came
+// before an upgrade was kept aside until then.
+func (r *realStore) misplaced() string {
+	for _, table := range []string{"t", "t2"} {
+		rows, err := r.Rows(context.Background(), table)
+		if err != nil {
+			return err.Error()
+		}
+		shown := map[string]store.Values{}
+		for _, row := range rows {
+			shown[row["id"].Str()] = row
+		}
+		for id, row := range r.all() {
+			if id.table != table || !row.Record.Alive() {
+				continue
+			}
+			is, here := shown[id.key]
+			delete(shown, id.key)
+			for _, c := range row.Record.Cells {
+				if !here || is[c.Column] != c.Value {
+					return fmt.Sprintf("row %s of %s is shown as %v", id.key, table, is)
+				}
+			}
+		}
+		if len(shown) > 0 {
+			return fmt.Sprintf("%d rows too many in %s", len(shown), table)
+		}
+	}
+	return ""
+}
+
+// The histories of TestSimulate with the product's own stores, half of them
+// with an older schema until they are upgraded: rows of tables and columns that
+// a node does not know are kept, passed on, and shown after the upgrade; folded
+// subscriptions are the table.
 func TestSimulateStores(t *testing.T) {
-	events := 0
+	events, old, upgraded := 0, 0, 0
 	for seed := range uint64(max(4, *seedsFlag/20)) {
 		seed += *seedFlag
 		size := 2 + int(seed%4)
@@ -193,10 +260,20 @@ func TestSimulateStores(t *testing.T) {
 			if wrong := n.rep.(*realStore).wrong(); wrong != "" {
 				t.Fatalf("seed %d: node %d: %s", seed, n.n, wrong)
 			}
-			events += n.rep.(*realStore).events
+			r := n.rep.(*realStore)
+			events += r.events
+			switch {
+			case !r.isNew:
+				old++
+			case r.options.Dir != "":
+				upgraded++
+			}
 		}
 	}
 	if events < 1000 {
 		t.Errorf("only %d events were folded", events)
+	}
+	if old == 0 || upgraded == 0 {
+		t.Errorf("%d nodes were upgraded, %d were not", upgraded, old)
 	}
 }
