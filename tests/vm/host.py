@@ -54,7 +54,7 @@ class Host:
             backing, form = (self.warm / "disk.qcow2", "qcow2") if self.warm else (self.images.base / "disk.raw", "raw")
             self.images.overlay(disk, backing, form)
             images.blank(empty, qemu.EMPTY_MIB)
-            images.archive(seed, qemu.SEED_MIB, self.seed(machine.name))
+            images.archive(seed, qemu.SEED_MIB, self.seed(machine.name), wanted(GOLDEN / self.nodes[machine.name]))
         arguments = qemu.hardware(self.images.base, [disk, empty, self.directory / "product", seed], machine.name)
         arguments += qemu.way_out() + self.switch.card(machine.name, self.mac(machine.name))
         if not allow_reboot:
@@ -125,7 +125,7 @@ class Waking(threading.Thread):
     def run(self) -> None:
         try:
             self.process.resume()
-            status, output = self.shell.execute(f"/usr/lib/vm/personalise {time.time():.0f} 2>&1", timeout=300)
+            status, output = self.shell.execute(f"/usr/lib/vm/personalise {time.time():.3f} 2>&1", timeout=300)
             if status != 0:
                 raise RequestError(f"{self.process.name} does not become itself: {output}")
         except Exception as error:  # it is raised again where the machine is waited for
@@ -142,18 +142,34 @@ class Waking(threading.Thread):
         super().join(30)
 
 
-def firewall(wanted: dict) -> str:
+def wanted(golden: Path) -> dict[str, str]:
+    """The links that say which units are wanted by what: NixOS makes them when it builds a system."""
+    links = {}
+    units = golden / "etc/systemd/system"
+    for text in units.rglob("*"):
+        if not text.is_file():
+            continue
+        changed = text.parent.name.removesuffix(".d") if text.parent != units else None
+        unit, place = (changed, "/usr/lib/systemd/system") if changed else (text.name, "/etc/systemd/system")
+        for line in text.read_text().splitlines():
+            if line.startswith("WantedBy="):
+                for by in line.removeprefix("WantedBy=").split():
+                    links[f"etc/systemd/system/{by}.wants/{unit}"] = f"{place}/{unit}"
+    return links
+
+
+def firewall(said: dict) -> str:
     """The machine's own firewall, as NixOS makes it of its options: closed but for what is named."""
 
     def ports(protocol: str, numbers: list[int]) -> str:
         return f"{protocol} dport {{ {', '.join(map(str, numbers))} }} accept" if numbers else ""
 
-    links = ", ".join(f'"{link}"' for link in wanted["trustedInterfaces"])
+    links = ", ".join(f'"{link}"' for link in said["trustedInterfaces"])
     rules = [
         f"iifname {{ {links} }} accept",
         "ct state vmap { invalid : drop, established : accept, related : accept }",
-        ports("tcp", wanted["allowedTCPPorts"]),
-        ports("udp", wanted["allowedUDPPorts"]),
+        ports("tcp", said["allowedTCPPorts"]),
+        ports("udp", said["allowedUDPPorts"]),
         "icmp type echo-request accept",
         "icmpv6 type != { nd-redirect, 139 } accept",
     ]

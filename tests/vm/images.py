@@ -184,7 +184,7 @@ echo 3 >/proc/sys/vm/drop_caches
 """
 
 
-def archive(path: Path, mebibytes: int, files: dict[str, Path | str]) -> None:
+def archive(path: Path, mebibytes: int, files: dict[str, Path | str], links: dict[str, str] | None = None) -> None:
     """Writes a tar archive as a disk of a fixed size. A file is given by its path or its text."""
     with tarfile.open(path, "w") as out:
         for name, source in sorted(files.items()):
@@ -194,6 +194,10 @@ def archive(path: Path, mebibytes: int, files: dict[str, Path | str]) -> None:
             if isinstance(source, Path) and source.stat().st_mode & 0o100:
                 member.mode = 0o755
             out.addfile(member, io.BytesIO(content))
+        for name, target in (links or {}).items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            out.addfile(member)
     blank(path, mebibytes)
 
 

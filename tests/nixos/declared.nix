@@ -1,0 +1,14 @@
+# A machine whose configuration says all: that it begins a cluster, and what
+# runs on it.
+{
+  one.services.uncloud = {
+    labels.zone = "home";
+    create.enable = true;
+    projects.shop.compose.services.web = {
+      image = "app:1";
+      environment.VERSION = "declared";
+      x-ports = [ "shop.test:8080/http" ];
+      x-healthcheck.http = ":8080/healthy";
+    };
+  };
+}

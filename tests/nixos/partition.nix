@@ -1,0 +1,6 @@
+# Three machines, one of which is cut off for a while.
+{
+  one = { };
+  two = { };
+  three = { };
+}
