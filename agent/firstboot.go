@@ -103,3 +103,24 @@ func (a *Agent) waitsFor(why string) {
 	defer a.mu.Unlock()
 	a.waits = why
 }
+
+// consoleFile is what whoever stands before the machine sees.
+var consoleFile = "/dev/console"
+
+// tellConsole says on the console of a flashed machine what becomes of its
+// ticket. Whoever flashed it may have no other way to look inside: without a
+// network nobody else can. A machine without a console has no such person.
+func (a *Agent) tellConsole(said, hint string) {
+	if a.cfg.firstBoot == "" || a.cfg.TicketFile != filepath.Join(a.cfg.firstBoot, firstboot.TicketFile) {
+		return
+	}
+	f, err := os.OpenFile(consoleFile, os.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	if hint != "" {
+		said += " (" + hint + ")"
+	}
+	fmt.Fprintf(f, "\r\nuncloud: %s\r\n", said) //nolint:errcheck // see above
+	f.Close()                                   //nolint:errcheck,gosec // see above
+}

@@ -162,3 +162,18 @@ func TestAMachineLooksForItsTicketWheneverItIsAlone(t *testing.T) {
 		told("no ticket yet")
 	})
 }
+
+// TestAFlashedMachineSaysOnItsConsoleWhyItIsNoMember, and no other does.
+func TestAFlashedMachineSaysOnItsConsoleWhyItIsNoMember(t *testing.T) {
+	dir := t.TempDir()
+	console := filepath.Join(dir, "console")
+	must(t, os.WriteFile(console, nil, 0o600))
+	was := consoleFile
+	consoleFile = console
+	t.Cleanup(func() { consoleFile = was })
+	New(Config{TicketFile: "/etc/ticket", firstBoot: dir}, quiet()).tellConsole("not for it", "")
+	New(Config{TicketFile: filepath.Join(dir, "ticket"), firstBoot: dir}, quiet()).tellConsole("the ticket is used up", "make a new one")
+	if got, err := os.ReadFile(console); err != nil || string(got) != "\r\nuncloud: the ticket is used up (make a new one)\r\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+}

@@ -1,7 +1,12 @@
 # A flashed machine is told who it is by one file on a volume that any computer
 # can write: `uncloud.txt`, or a bare ticket. The agent's binary reads it; the
 # formats and the order of its steps are in docs/first-boot.md.
-{ config, lib, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
   cfg = config.services.uncloud;
   inherit (cfg) firstBoot;
@@ -17,7 +22,10 @@ in
         "ESP"
         "UNCLOUD"
       ];
-      description = "Labels of the volumes on which the file is looked for, in this order.";
+      description = ''
+        Labels of the volumes on which the file is looked for, in this order. A
+        path is a folder that is there already.
+      '';
     };
     directory = mkOption {
       type = types.path;
@@ -46,9 +54,13 @@ in
         "uncloud.service"
       ];
       wants = [ "network-pre.target" ];
+      # It tells the kernel the country of the Wi-Fi.
+      path = [ pkgs.iw ];
       serviceConfig = {
         Type = "oneshot";
         RemainAfterExit = true;
+        # A card that answers no more must not hold up the boot for ever.
+        TimeoutStartSec = "2min";
         ExecStart = lib.escapeShellArgs (
           [
             (lib.getExe' cfg.package "uncloudd")
