@@ -14,12 +14,12 @@ type draft struct {
 }
 
 func (s *Store) draftOf(st *spec.State) *draft {
-	return &draft{st: *st, owned: map[string]bool{}, typed: s.typed}
+	return &draft{st: *st, typed: s.typed}
 }
 
 // emptyState has all maps, so that no reader meets a nil one.
 func emptyState() *spec.State {
-	d := &draft{owned: map[string]bool{}}
+	d := &draft{}
 	for _, t := range typedTables {
 		d.own(t)
 	}
@@ -27,10 +27,14 @@ func emptyState() *spec.State {
 }
 
 func (d *draft) own(t typed) {
-	if !d.owned[t.name()] {
-		t.own(&d.st)
-		d.owned[t.name()] = true
+	if d.owned[t.name()] {
+		return
 	}
+	t.own(&d.st)
+	if d.owned == nil {
+		d.owned = map[string]bool{}
+	}
+	d.owned[t.name()] = true
 }
 
 // freeze gives the State as it is now. The draft may be written on.

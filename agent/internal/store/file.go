@@ -44,7 +44,8 @@ type file struct {
 	lock    *os.File
 	witness *witness
 
-	identity string // of the file at path, as it was opened
+	identity identity // of the file at path, as it was opened
+	log      string   // its write-ahead log
 
 	dict   dict
 	tables map[string]*shape
@@ -83,7 +84,10 @@ func openFile(o Options, tables []Table, random io.Reader) (f *file, err error) 
 	if err != nil {
 		return f, err
 	}
-	f.witness, f.identity = now.witness, now.file
+	f.witness = now.witness
+	if err := f.remember(); err != nil {
+		return f, err
+	}
 	if err := f.ensureOwn(now, random); err != nil {
 		return f, err
 	}
@@ -278,6 +282,16 @@ func damaged(err error) error {
 		WithHint("stop the agent, move its store folder away and start it: the other machines bring the state back").Because(err)
 }
 
+// remember notes which files are open, for stillThere.
+func (f *file) remember() (err error) {
+	if isMemory(f.path) {
+		return nil
+	}
+	f.log = f.path + "-wal"
+	f.identity, err = identify(f.path)
+	return err
+}
+
 // stillThere tells whether the path still leads to the files that are open.
 // SQLite would go on writing to files that were removed, and what is
 // acknowledged then would be gone with the process.
@@ -285,9 +299,9 @@ func (f *file) stillThere() error {
 	if isMemory(f.path) {
 		return nil
 	}
-	now, err := fileIdentity(f.path)
+	now, err := identify(f.path)
 	if err == nil && now == f.identity {
-		_, err = os.Lstat(f.path + "-wal")
+		_, err = identify(f.log)
 	}
 	if err != nil || now != f.identity {
 		return faults.New(faults.Internal, "the database of the replicated state was removed or replaced while the agent runs").

@@ -83,10 +83,11 @@ func originOf(path, boot, witnessDir string) (origin, error) {
 	if isMemory(path) {
 		return origin{}, nil
 	}
-	id, err := fileIdentity(path)
+	now, err := identify(path)
 	if err != nil {
 		return origin{}, fmt.Errorf("identify %s: %w", path, err)
 	}
+	id := now.String()
 	if boot == "" {
 		boot = bootID()
 	}
@@ -94,14 +95,22 @@ func originOf(path, boot, witnessDir string) (origin, error) {
 	return origin{file: id, boot: boot, witness: w}, err
 }
 
-// fileIdentity is the file's inode and the time it was made, since numbers of
-// inodes are given again.
-func fileIdentity(path string) (string, error) {
+// identity is a file's inode and the time it was made, since numbers of inodes
+// are given again.
+type identity struct {
+	inode uint64
+	made  unix.StatxTimestamp
+}
+
+func identify(path string) (identity, error) {
 	var st unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_INO|unix.STATX_BTIME, &st); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("%d %d.%09d", st.Ino, st.Btime.Sec, st.Btime.Nsec), nil
+	err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_INO|unix.STATX_BTIME, &st)
+	return identity{st.Ino, st.Btime}, err
+}
+
+// String is the form in which the file itself remembers it.
+func (id identity) String() string {
+	return fmt.Sprintf("%d %d.%09d", id.inode, id.made.Sec, id.made.Nsec)
 }
 
 // bootID names the run of the kernel. Where it cannot be read every start

@@ -70,10 +70,14 @@ func (tx *Tx) Delete(table, key string) {
 }
 
 func (tx *Tx) touch(id rowID) {
-	if !tx.seen[id] {
-		tx.seen[id] = true
-		tx.order = append(tx.order, id)
+	if tx.seen[id] {
+		return
 	}
+	if tx.seen == nil {
+		tx.seen = map[rowID]bool{}
+	}
+	tx.seen[id] = true
+	tx.order = append(tx.order, id)
 }
 
 // Update runs do and commits what it put and deleted: all of it, durably, or
@@ -91,7 +95,7 @@ func (s *Store) Update(ctx context.Context, do func(tx *Tx) error) (Version, err
 	}
 	defer release()
 	before := s.State()
-	tx := &Tx{store: s, draft: s.draftOf(before), before: before, seen: map[rowID]bool{}}
+	tx := &Tx{store: s, draft: s.draftOf(before), before: before}
 	if err := do(tx); err != nil {
 		return Version{}, err
 	}
