@@ -76,6 +76,15 @@ func ok(t *testing.T, n *node, method, path, body string) string {
 	return text
 }
 
+func await(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("in 20 s not: %s", what)
+		}
+	}
+}
+
 func awaitBody(t *testing.T, n *node, path, want string) {
 	t.Helper()
 	got := ""
@@ -158,14 +167,19 @@ func TestCutAndHeal(t *testing.T) {
 	awaitBody(t, nodes[1], "/rows?table=pair", `[{"a":1,"b":{"blob":""},"v":"first"}]`)
 	// The one that is called cuts.
 	ok(t, nodes[0], "POST", "/links", fmt.Sprintf(`{"peer":%q,"up":false}`, nodes[1].address))
-	for deadline := time.Now().Add(10 * time.Second); len(nodes[1].sync.Status().Peers) == 0 || nodes[1].sync.Status().Peers[0].Connected; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the link is still up")
-		}
-	}
+	await(t, "the link is down", func() bool {
+		peers := nodes[1].sync.Status().Peers
+		return len(peers) == 1 && !peers[0].Connected
+	})
 	put(nodes[0], "1", "left")
 	put(nodes[1], "2", "right")
-	time.Sleep(300 * time.Millisecond) // long enough to come through, if anything did
+	// The other one goes on calling; when it was turned away with both writes
+	// there, nothing is left that could still come.
+	refused := nodes[0].sync.Counters().Refused
+	await(t, "a call is turned away", func() bool {
+		nodes[1].sync.Poke("")
+		return nodes[0].sync.Counters().Refused > refused
+	})
 	if rows := ok(t, nodes[1], "GET", "/rows?table=pair", ""); strings.Contains(rows, "left") {
 		t.Fatalf("the cut leaks: %s", rows)
 	}

@@ -3,6 +3,7 @@ package crdt
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -91,6 +92,12 @@ func (k Known) Sites() []SiteID {
 // Equal tells whether both know the same.
 func (k Known) Equal(other Known) bool {
 	return maps.EqualFunc(k, other, func(a, b Ranges) bool { return slices.Equal(a, b) })
+}
+
+// Same tells whether both are one value, shared, which is quick: equal ones
+// need not be the same.
+func (k Known) Same(other Known) bool {
+	return reflect.ValueOf(k).Pointer() == reflect.ValueOf(other).Pointer()
 }
 
 func (k Known) String() string {

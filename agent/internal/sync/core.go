@@ -174,6 +174,8 @@ type core struct {
 	count    Counters
 	clone    string // machine that was seen to have this site's id
 	epoch    uint64 // counts changes of live
+	summedOf crdt.Known
+	summedTo uint64 // hash of summedOf
 	out      []action
 	now      time.Time
 }
@@ -324,8 +326,10 @@ func (c *core) hear(l *link, known crdt.Known) {
 // have. They differ when news are under way, and else when some were lost.
 func (c *core) checkView(l *link, f ping) {
 	switch f.Sum {
-	case sumOf(c.known):
-		l.known = c.known // said so, and kept once
+	case c.sum():
+		// It has all that is here. An idle cluster so keeps one vector a machine
+		// in memory, and not several for each link.
+		l.known, l.told = c.known, c.known
 	case sumOf(l.known):
 	default:
 		c.post(l, tell{Known: crdt.Known{}, Afresh: true})
@@ -358,7 +362,7 @@ func (c *core) tick() {
 			l.said.settle(c.now, l.known)
 			if l.inFlight == 0 {
 				c.tell(l, false)
-				c.post(l, ping{Sum: sumOf(c.known)})
+				c.post(l, ping{Sum: c.sum()})
 			}
 		}
 		c.flush(l)
@@ -417,6 +421,7 @@ func (c *core) caughtUp(known crdt.Known) bool {
 		if !known.CoversAll(l.greeted.Without(c.self.Site)) {
 			return false
 		}
+		l.greeted = nil // what is known stays so
 	}
 	return len(c.live) > 0
 }

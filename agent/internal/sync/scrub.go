@@ -66,6 +66,14 @@ func sumOf(k crdt.Known) uint64 {
 	return h.Sum64()
 }
 
+// sum is the hash of what is known here. It is asked for by every ping.
+func (c *core) sum() uint64 {
+	if c.summedOf == nil || !c.known.Same(c.summedOf) {
+		c.summedOf, c.summedTo = c.known, sumOf(c.known)
+	}
+	return c.summedTo
+}
+
 // rootOf is one hash over the buckets of a table.
 func rootOf(buckets *[bucketCount]uint64) uint64 {
 	h := fnv.New64a()
@@ -116,7 +124,7 @@ func (c *core) compare(l *link, f sums) {
 	switch {
 	case !f.Detail:
 		c.do(readSums{Link: l.id, Theirs: &f})
-	case f.Known != sumOf(c.known):
+	case f.Known != c.sum():
 		if again := c.jitter(scrubAgainMin, scrubAgainMax); again.Before(c.scrubAt) {
 			c.scrubAt = again
 		}
