@@ -22,7 +22,7 @@ in
   config = lib.mkIf (cfg.enable && cfg.names.host) {
     services.resolved.enable = lib.mkDefault true;
     systemd.services.uncloud-names = {
-      wantedBy = [ "sys-subsystem-net-devices-uncloud0.device" ];
+      wantedBy = [ "multi-user.target" ];
       path = [
         pkgs.iproute2
         config.systemd.package

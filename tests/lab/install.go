@@ -12,57 +12,12 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// installed says where a package puts the files of packaging/.
-var installed = map[string]string{
-	"uncloud.service":       "usr/lib/systemd/system/uncloud.service",
-	"uncloud-names.service": "usr/lib/systemd/system/uncloud-names.service",
-	"sysusers.conf":         "usr/lib/sysusers.d/uncloud.conf",
-	"sysctl.conf":           "usr/lib/sysctl.d/60-uncloud.conf",
-}
-
-// A machine of a bare lab may have no product yet.
-const labDropIn = `[Unit]
-ConditionFileIsExecutable=/usr/bin/uncloudd
-`
-
-// install puts the product on the disk of a new machine and enables it.
-func (m *Machine) install() error {
-	files := map[string]string{"etc/systemd/system/uncloud.service.d/lab.conf": labDropIn}
-	for name, place := range installed {
-		content, err := os.ReadFile(filepath.Join(Repository(), "packaging", name))
-		if err != nil {
-			return err
-		}
-		files[place] = string(content)
-	}
-	if err := m.writeFiles(files, 0o644); err != nil {
-		return err
-	}
-	names, err := os.ReadFile(filepath.Join(Repository(), "packaging/uncloud-names"))
-	if err != nil {
-		return err
-	}
-	if err := m.writeFiles(map[string]string{"usr/libexec/uncloud/uncloud-names": string(names)}, 0o755); err != nil {
-		return err
-	}
-	wants := filepath.Join(m.Disk(), "up/etc/systemd/system/multi-user.target.wants")
-	if err := os.MkdirAll(wants, 0o755); err != nil {
-		return err
-	}
-	for _, unit := range []string{"uncloud.service", "uncloud-names.service"} {
-		if err := os.Symlink("/usr/lib/systemd/system/"+unit, filepath.Join(wants, unit)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // limitContainers tells Podman which limits the host can enforce. Its default
 // of 2048 processes fails every container where the pids controller is absent.
 func (m *Machine) limitContainers() error {
-	content := "[network]\nfirewall_driver = \"nftables\"\n"
+	content := ""
 	if !m.limitsPids() {
-		content = "[containers]\npids_limit = 0\n" + content
+		content = "[containers]\npids_limit = 0\n"
 	}
 	return m.writeFiles(map[string]string{"etc/containers/containers.conf.d/lab.conf": content}, 0o644)
 }

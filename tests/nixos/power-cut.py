@@ -43,7 +43,8 @@ def serves(machine, version):
 
 def alike(machines):
     def equal(_):
-        return len({machine.succeed("uc store status -o json | jq -r .digest") for machine in machines}) == 1
+        digests = {machine.execute("uc store status -o json | jq -re .digest") for machine in machines}
+        return len(digests) == 1 and all(status == 0 for status, _ in digests)
 
     retry(equal, timeout=120)
 

@@ -1,0 +1,79 @@
+package lab
+
+import (
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What a package installs and what the module makes of a machine are written
+// in two places. Where both speak of one thing, they must say the same.
+func TestTheModuleAndThePackageAgree(t *testing.T) {
+	packaging := mustReadTree(t, "packaging")
+	golden := map[string]string{}
+	for name, content := range mustReadTree(t, goldenMachine+"/etc") {
+		golden["etc/"+name] = content
+	}
+
+	if of, module := settings(packaging["sysctl.conf"]), settings(golden["etc/sysctl.d/60-uncloud.conf"]); !maps.Equal(of, module) {
+		t.Errorf("sysctls of the package are %v, of the module %v", of, module)
+	}
+	for name := range packaging {
+		if _, ok := golden[unitsOfMachine+"/"+name]; ok {
+			t.Errorf("the module writes %s whole, though the package ships it", name)
+		}
+	}
+	// A person enables what [Install] says, the module what wantedBy says.
+	units := map[string]string{}
+	for name, content := range packaging {
+		units[unitsOfMachine+"/"+name] = content
+	}
+	byPackage := slices.Sorted(maps.Keys(enabled(units)))
+	byModule := slices.Sorted(maps.Keys(enabled(golden)))
+	byModule = slices.DeleteFunc(byModule, func(link string) bool { return packaging[filepath.Base(link)] == "" })
+	if !slices.Equal(byPackage, byModule) {
+		t.Errorf("enabled by the package:\n%s\nby the module:\n%s", strings.Join(byPackage, "\n"), strings.Join(byModule, "\n"))
+	}
+}
+
+// Programs that a unit of the module starts are where the package puts them.
+func TestUnitsOfTheModuleStartWhatThePackageHas(t *testing.T) {
+	has := map[string]bool{"/usr/bin/uc": true, "/usr/bin/uncloudd": true}
+	for name := range mustReadTree(t, "packaging") {
+		place, _ := packaged(name)
+		has["/"+place] = true
+	}
+	for name, content := range mustReadTree(t, "nix/golden") {
+		for line := range strings.Lines(content) {
+			key, command, _ := strings.Cut(strings.TrimSpace(line), "=")
+			if !strings.HasPrefix(key, "Exec") || !strings.Contains(name, "/systemd/system/") {
+				continue
+			}
+			if program, _, _ := strings.Cut(command, " "); program != "" && !has[program] {
+				t.Errorf("%s starts %s", name, program)
+			}
+		}
+	}
+}
+
+// settings are the lines NAME = VALUE of a sysctl.d file.
+func settings(text string) map[string]string {
+	out := map[string]string{}
+	for line := range strings.Lines(text) {
+		if name, value, ok := strings.Cut(line, "="); ok && !strings.HasPrefix(line, "#") {
+			out[strings.TrimSpace(name)] = strings.TrimSpace(value)
+		}
+	}
+	return out
+}
+
+func mustReadTree(t *testing.T, name string) map[string]string {
+	t.Helper()
+	files, err := readTree(filepath.Join(Repository(), name))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d files in %s: %v", len(files), name, err)
+	}
+	return files
+}
