@@ -210,3 +210,17 @@ func TestAnOldCopyIsNoticed(t *testing.T) {
 		t.Fatal("the links of the old site are still there")
 	}
 }
+
+// Of commits in a row the first goes at once and the others together.
+func TestABurstIsPushedTogether(t *testing.T) {
+	s := ready(t, 2)
+	s.run(time.Second)
+	before := s.frame
+	for i := range 50 {
+		s.nodes[0].write("x", fmt.Sprint("k", i))
+	}
+	took, ok := s.until(time.Second, s.agree)
+	if !ok || s.frame-before != 2 {
+		t.Errorf("%d frames for a burst, after %v: %s", s.frame-before, took, s.disagreement())
+	}
+}
