@@ -21,6 +21,7 @@ import (
 	"uncloud/agent/internal/server"
 	uncloudv1 "uncloud/api/uncloud/v1"
 	"uncloud/internal/faults"
+	"uncloud/internal/spec"
 )
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -89,7 +90,7 @@ type admitter struct {
 }
 
 func (a *admitter) Member() (*server.Member, error) {
-	return &server.Member{Admit: func(context.Context, string, *uncloudv1.AdmitRequest) (*uncloudv1.AdmitResponse, error) {
+	return &server.Member{State: func() *spec.State { return &spec.State{} }, Admit: func(context.Context, string, *uncloudv1.AdmitRequest) (*uncloudv1.AdmitResponse, error) {
 		a.asked.Add(1)
 		return a.answer()
 	}}, nil

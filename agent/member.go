@@ -182,6 +182,9 @@ func (m *member) run(ctx context.Context) (err error) {
 	if err := m.found(ctx); err != nil {
 		return err
 	}
+	if err := m.images.Tidy(); err != nil {
+		m.log.Warn("tidy what pushes left", "err", err)
+	}
 	if err := m.mesh.Start(ctx, m.meshIdentity()); err != nil {
 		return err
 	}

@@ -23,26 +23,35 @@ import (
 // tickets end, distances change, and what failed is tried again.
 const steerEvery = 30 * time.Second
 
+// wakes are what everything that follows the state is woken by.
+type wakes struct {
+	changes, lives <-chan struct{}
+	tick           <-chan time.Time
+}
+
+// wakes begins to listen; stop ends that.
+func (m *member) wakes() (w wakes, stop func()) {
+	changes, tick := m.store.Subscribe(), time.NewTicker(steerEvery)
+	lives, cancel := m.gossip.Subscribe()
+	return wakes{changes.C(), lives, tick.C}, func() { changes.Close(); cancel(); tick.Stop() }
+}
+
 // steer tells the organs of every change of the state or of who lives. Each of
 // them compares with what it has, so telling twice costs nothing. Traffic
 // comes first, because a dead machine must leave names and ingress at once.
 func (m *member) steer(ctx context.Context) error {
-	changes := m.store.Subscribe()
-	defer changes.Close()
-	lives, cancel := m.gossip.Subscribe()
-	defer cancel()
-	tick := time.NewTicker(steerEvery)
-	defer tick.Stop()
+	wake, stop := m.wakes()
+	defer stop()
 	for {
 		m.steerOnce(ctx)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-changes.C():
-		case <-lives:
+		case <-wake.changes:
+		case <-wake.lives:
 		case <-m.mesh.EndpointsChanged():
 		case <-m.again:
-		case <-tick.C:
+		case <-wake.tick:
 		case reply := <-m.ping:
 			close(reply)
 		}
@@ -144,12 +153,8 @@ func (m *member) steerNames(state *spec.State, known crdt.Known, alive spec.Aliv
 // has a loop of its own: a change of routes lets the old configuration linger
 // for a second, and nothing else should wait for that.
 func (m *member) steerIngress(ctx context.Context) error {
-	changes := m.store.Subscribe()
-	defer changes.Close()
-	lives, cancel := m.gossip.Subscribe()
-	defer cancel()
-	tick := time.NewTicker(steerEvery)
-	defer tick.Stop()
+	wake, stop := m.wakes()
+	defer stop()
 	for {
 		state, known := m.store.StateKnown()
 		if err := m.loadIngress(ctx, state, m.gossip.Alive(), known); err == nil {
@@ -162,9 +167,9 @@ func (m *member) steerIngress(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-changes.C():
-		case <-lives:
-		case <-tick.C:
+		case <-wake.changes:
+		case <-wake.lives:
+		case <-wake.tick:
 		}
 	}
 }

@@ -51,7 +51,7 @@ func (k *keeper) load(ctx context.Context) error {
 	}
 	k.loaded, k.at = k.want.Hash, time.Now()
 	k.report(Status{Hash: k.loaded, Can: k.can})
-	k.log.Debug("firewall rules loaded", "hash", k.loaded, "took", time.Since(start))
+	k.log.Debug("firewall rules loaded", "digest", k.loaded, "took", time.Since(start))
 	for _, s := range k.want.Skipped {
 		k.log.Warn("port is not published", "address", s.Publish.String(), "err", s.Reason)
 	}

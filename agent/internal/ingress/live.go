@@ -105,7 +105,7 @@ func (lineWriter) Write(line []byte) (int, error) {
 	}
 	fields := map[string]any{}
 	if err := json.Unmarshal(line, &fields); err != nil {
-		s.log.Debug("caddy", "line", string(bytes.TrimSpace(line)))
+		s.log.Debug("caddy", "text", string(bytes.TrimSpace(line)))
 		return len(line), nil
 	}
 	take := func(key string) string {

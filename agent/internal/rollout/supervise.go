@@ -316,7 +316,7 @@ func (d *Driver) repair(ctx context.Context, s *spec.State, service string) (*dr
 	}
 	dr.version, dr.resumable = v, true
 	d.hold(dr.rollout.ID)
-	d.Log.Info("service does not fit its row", "service", dr.name, "rollout", dr.rollout.ID, "begin", steps[0].Text, "because", steps[0].Reason)
+	d.Log.Info("service does not fit its row", "service", dr.name, "rollout", dr.rollout.ID, "step", steps[0].Text, "reason", steps[0].Reason)
 	return dr, nil
 }
 

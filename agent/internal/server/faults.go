@@ -16,7 +16,10 @@ var errPanic = faults.New(faults.Internal, "the agent met a bug while answering"
 
 // faultInterceptor turns every error of a handler into one that carries its
 // fault, and logs those that people did not cause.
-type faultInterceptor struct{ log *slog.Logger }
+type faultInterceptor struct {
+	log  *slog.Logger
+	host Host
+}
 
 func (f faultInterceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
@@ -47,5 +50,18 @@ func (f faultInterceptor) encode(call string, began time.Time, err error) error 
 	}
 	fault := faults.Of(err)
 	f.log.Log(context.Background(), level, "call refused", "call", call, "took", time.Since(began), "err", fault.Sentence, "cause", fault.Err)
-	return wire.Encode(err)
+	return wire.Encode(f.placed(err))
+}
+
+// placed says of a fault of this machine's engine or disk where its hint is to
+// be followed: who asked may sit at another machine.
+func (f faultInterceptor) placed(err error) error {
+	if code := faults.CodeOf(err); code != faults.Engine && code != faults.DiskFull {
+		return err
+	}
+	m, notMember := f.host.Member()
+	if notMember != nil {
+		return err
+	}
+	return faults.Of(err).On(machineName(m.State(), m.Self))
 }

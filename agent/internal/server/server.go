@@ -99,7 +99,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, handler http.Handler
 
 func (s *Server) options() connect.HandlerOption {
 	return connect.WithHandlerOptions(
-		connect.WithInterceptors(faultInterceptor{log: s.log}),
+		connect.WithInterceptors(faultInterceptor{log: s.log, host: s.host}),
 		connect.WithRecover(func(_ context.Context, spec connect.Spec, _ http.Header, v any) error {
 			s.log.Error("call panicked", "call", spec.Procedure, "err", v)
 			return wire.Encode(errPanic)

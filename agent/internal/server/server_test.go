@@ -396,3 +396,25 @@ func TestAMachineThatLagsSaysSo(t *testing.T) {
 	_, err = peers.RunReplica(t.Context(), "mch_a", "rep_1", Version{Site: "site", Seq: 3}, false)
 	refused(t, err, faults.DiskFull, true)
 }
+
+// TestAHintOfAnotherMachineNamesIt: who reads it may sit elsewhere.
+func TestAHintOfAnotherMachineNamesIt(t *testing.T) {
+	w := newWorld(t, "mch_a", "mch_b")
+	w.machines["mch_b"].member = func(m *Member) { m.Engine = brokenEngine{} }
+	for _, c := range []struct{ at, of string }{{"mch_a", "mch_b"}, {"mch_b", "mch_b"}} {
+		req := connect.NewRequest(&uncloudv1.ListImagesRequest{})
+		req.Header().Set(wire.MachineHeader, c.of)
+		_, err := w.machines[c.at].machine().ListImages(t.Context(), req)
+		f := faults.Of(wire.Decode(err))
+		if name := w.state.MachineName("mch_b"); f.Code != faults.Engine || f.Hint != "on "+name+": systemctl start podman.socket" {
+			t.Errorf("asked at %s: %v, hint %q", c.at, f, f.Hint)
+		}
+	}
+}
+
+// brokenEngine is one that does not run.
+type brokenEngine struct{ Engine }
+
+func (brokenEngine) ListImages(context.Context) ([]*uncloudv1.Image, error) {
+	return nil, faults.New(faults.Engine, "Podman does not answer").WithHint("systemctl start podman.socket")
+}
