@@ -74,6 +74,8 @@ in
           ]) firstBoot.volumes
         );
         ImportCredential = "uncloud.txt";
+        # Named, root has a home, which libraries complain to the console about.
+        User = "root";
         # What is refused is for whoever stands before the machine.
         StandardOutput = "journal+console";
         StandardError = "journal+console";

@@ -41,6 +41,15 @@ func TestAMachineJoinsByItselfWithATicketWhereItsConfigurationSays(t *testing.T)
 	try(t, second.WriteFile(t.Context(), "/etc/uncloud/config.json", `{"name": "shelf", "ticketFile": "/boot/uncloud.ticket", "labels": {"room": "attic"}}`))
 	_, err = second.Output(t.Context(), "systemctl", "restart", "uncloud")
 	try(t, err)
+	eventually(t, long, "a ticket that others can read is refused", func(ctx context.Context) error {
+		r, err := second.Exec(ctx, "uncloudd", "status")
+		if err == nil && !strings.Contains(r.Stdout, "may be read by others than root") {
+			err = fmt.Errorf("status: %s%s", r.Stdout, r.Stderr)
+		}
+		return err
+	})
+	_, err = second.Output(t.Context(), "chmod", "600", "/boot/uncloud.ticket")
+	try(t, err)
 	eventually(t, long, "m1 sees the machine by the name and label of its configuration", func(ctx context.Context) error {
 		members, err := c.M(1).Members(ctx)
 		if err != nil {
