@@ -172,8 +172,10 @@ type core struct {
 	movedAt  time.Time // when anything was committed or merged, last
 	tries    int       // to scrub, though something moved
 	count    Counters
-	clone    string // machine that was seen to have this site's id
-	epoch    uint64 // counts changes of live
+	clone    string  // machine that was seen to have this site's id
+	epoch    uint64  // counts changes of live
+	sorted   []*link // live, as of sortedAt
+	sortedAt uint64
 	summedOf crdt.Known
 	summedTo uint64 // hash of summedOf
 	out      []action
@@ -372,7 +374,7 @@ func (c *core) tick() {
 // giveUpWaiting lets go of requests that stand still: others may answer them.
 func (c *core) giveUpWaiting() {
 	late := false
-	for _, l := range c.live {
+	for _, l := range c.peers() {
 		if l.ask != nil && !c.now.Before(l.ask.deadline) {
 			l.ask, l.pullAfter, late = nil, c.now.Add(askPatience), true
 		}
@@ -389,9 +391,13 @@ func (c *core) pullAll() {
 }
 
 // peers is the live links in a fixed order, so that a simulation with one seed
-// runs the same way each time.
+// runs the same way each time. Nobody may write to it.
 func (c *core) peers() []*link {
-	return slices.SortedFunc(maps.Values(c.live), func(a, b *link) int { return strings.Compare(a.machine, b.machine) })
+	if c.sortedAt != c.epoch {
+		c.sortedAt = c.epoch
+		c.sorted = slices.SortedFunc(maps.Values(c.live), func(a, b *link) int { return strings.Compare(a.machine, b.machine) })
+	}
+	return c.sorted
 }
 
 // deadline is when the core next wants to be ticked; zero for not at all.
@@ -400,12 +406,12 @@ func (c *core) deadline() time.Time {
 	if len(c.live) > 0 {
 		next = c.scrubAt
 	}
-	for _, l := range c.live {
-		times := []time.Time{l.tellAt, l.pullAt, l.pullAfter, l.pingAt, l.flushAt}
+	for _, l := range c.peers() {
+		asked := time.Time{}
 		if l.ask != nil {
-			times = append(times, l.ask.deadline)
+			asked = l.ask.deadline
 		}
-		for _, t := range times {
+		for _, t := range [...]time.Time{l.tellAt, l.pullAt, l.pullAfter, l.pingAt, l.flushAt, asked} {
 			if !t.IsZero() && (next.IsZero() || t.Before(next)) {
 				next = t
 			}
@@ -417,7 +423,7 @@ func (c *core) deadline() time.Time {
 // caughtUp tells whether all is here that the connected machines had when they
 // connected.
 func (c *core) caughtUp(known crdt.Known) bool {
-	for _, l := range c.live {
+	for _, l := range c.peers() {
 		if !known.CoversAll(l.greeted.Without(c.self.Site)) {
 			return false
 		}

@@ -106,7 +106,7 @@ func (c *core) objection(l *link, h hello) string {
 	if c.large() && len(c.live) >= maxLinks && c.live[h.Machine] == nil {
 		return "it has enough connections; call another machine"
 	}
-	for _, other := range c.live {
+	for _, other := range c.peers() {
 		if other.site == h.Site && other.machine != h.Machine {
 			return fmt.Sprintf("machines %s and %s have copies of one database; remove the store of one of them", other.machine, h.Machine)
 		}

@@ -32,8 +32,11 @@ func (c *core) pull(l *link) {
 	if !l.live || l.ask != nil || c.now.Before(l.pullAfter) {
 		return
 	}
-	missing := l.known.Minus(c.known)
-	delete(missing, c.self.Site)
+	var missing crdt.Known
+	if !c.known.CoversAll(l.known) {
+		missing = l.known.Minus(c.known)
+		delete(missing, c.self.Site)
+	}
 	if len(missing) == 0 && !whole {
 		l.synced = c.now
 		return
@@ -64,7 +67,7 @@ func (c *core) fresh() bool {
 
 // adopting tells whether a snapshot is on its way.
 func (c *core) adopting() bool {
-	for _, l := range c.live {
+	for _, l := range c.peers() {
 		if l.whole || l.ask != nil && l.ask.snapshot {
 			return true
 		}
@@ -75,7 +78,7 @@ func (c *core) adopting() bool {
 // underWay is what some machine was asked for, and what the store works on.
 func (c *core) underWay() crdt.Known {
 	all := c.merging()
-	for _, l := range c.live {
+	for _, l := range c.peers() {
 		if l.ask != nil {
 			all = all.Union(l.ask.wants)
 		}
@@ -163,7 +166,7 @@ func (c *core) take(l *link, f rows, b crdt.Batch) {
 // merging is what the store works on.
 func (c *core) merging() crdt.Known {
 	all := crdt.Known{}
-	for _, l := range c.live {
+	for _, l := range c.peers() {
 		if len(l.merging) > 0 {
 			all = all.Union(l.merging)
 		}

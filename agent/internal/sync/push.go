@@ -107,6 +107,7 @@ func (c *core) pushTo(l *link, b crdt.Batch) {
 // few is fanout of the links, drawn by lot: the nearer of two each time.
 func (c *core) few(links []*link) []*link {
 	var out []*link
+	links = slices.Clone(links)
 	for len(links) > 0 && len(out) < fanout {
 		i, j := c.rand.IntN(len(links)), c.rand.IntN(len(links))
 		if c.further(links[i], links[j]) {
@@ -137,7 +138,10 @@ func (c *core) answerTell(l *link, f tell) {
 
 // tell says what is here that the other machine neither has nor was told of.
 func (c *core) tell(l *link, reply bool) {
-	news := c.known.Minus(l.told).Minus(l.known).Minus(l.outbox.marks)
+	var news crdt.Known
+	if !l.told.CoversAll(c.known) {
+		news = c.known.Minus(l.told).Minus(l.known).Minus(l.outbox.marks)
+	}
 	l.tellAt = time.Time{}
 	if len(news) == 0 && !reply {
 		return

@@ -31,7 +31,7 @@ func (c *core) serve(l *link, f ask) {
 		return
 	}
 	busy := 0
-	for _, other := range c.live {
+	for _, other := range c.peers() {
 		if other.serving != nil {
 			busy++
 		}
