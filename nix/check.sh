@@ -161,9 +161,10 @@ part_units() {
         for program in /usr/bin/uc /usr/bin/uncloudd /usr/libexec/uncloud/uncloud-names; do
             [ -e $program ] || install -m 755 /bin/true $program
         done
+        shopt -s nullglob
         status=0
         for machine in /src/.verify/*/; do
-            SYSTEMD_UNIT_PATH=$machine: systemd-analyze verify --man=no "$machine"uncloud*.{service,path} || status=1
+            SYSTEMD_UNIT_PATH=$machine: systemd-analyze verify --man=no "$machine"uncloud*.{service,path,target} || status=1
         done 2>&1 | tee /tmp/verify
         ! grep -q /src/.verify /tmp/verify'
 }

@@ -30,7 +30,7 @@ buildGoModule (
 
     nativeBuildInputs = [ installShellFiles ];
     postInstall = ''
-      install -Dm444 packaging/*.service -t $out/lib/systemd/system
+      install -Dm444 packaging/*.{service,path} -t $out/lib/systemd/system
       install -Dm555 packaging/uncloud-names -t $out/libexec/uncloud
       sed -i "s|=/usr/|=$out/|" $out/lib/systemd/system/*.service
       install -Dm444 packaging/sysctl.conf $out/lib/sysctl.d/60-uncloud.conf

@@ -68,14 +68,14 @@ let
     name: project:
     lib.nameValuePair "uncloud-project-${name}" {
       description = "Uncloud project ${name}";
-      wantedBy = [ "multi-user.target" ];
+      wantedBy = [ "uncloud-member.target" ];
       wants = [ "uncloud.service" ];
       after = [
         "uncloud.service"
         "uncloud-create.service"
       ];
       restartTriggers = lib.optional (project.compose != null) config.environment.etc.${place name}.source;
-      # It is tried until this machine is a member and its images can be had.
+      # It is tried again, since what it needs may come: images, other machines.
       startLimitIntervalSec = 0;
       serviceConfig = {
         # Not oneshot: neither the boot nor a switch waits for a rollout.
@@ -84,8 +84,8 @@ let
         ExecStart = (if project.images == [ ] then deploy else withImages) name project;
         Restart = "on-failure";
         RestartSec = "5s";
-        RestartSteps = 6;
-        RestartMaxDelaySec = "5min";
+        RestartSteps = 10;
+        RestartMaxDelaySec = "1h";
 
         DynamicUser = true;
         SupplementaryGroups = [ "uncloud" ];
@@ -103,8 +103,8 @@ in
     example = lib.literalExpression "{ shop.file = ./compose.yaml; }";
     description = ''
       Projects to deploy, by name: at boot, and by every generation that says
-      something else of them. A change that somebody made by hand in between is
-      then undone. One machine of a cluster is enough to declare a project; where
+      something else of them. What somebody changed by hand in between is then
+      again as declared. One machine of a cluster is enough to declare a project; where
       several do, they should say the same. A project that is not declared any
       more goes on running until {command}`uc rm` removes it.
     '';
@@ -115,5 +115,16 @@ in
       name: project: lib.nameValuePair (place name) { text = "${builtins.toJSON project.compose}\n"; } # YAML as well
     ) declared;
     systemd.services = lib.mapAttrs' unit cfg.projects;
+
+    # As long as this machine is no member nothing is tried.
+    systemd.paths.uncloud-member = lib.mkIf (cfg.projects != { }) {
+      description = "Membership in an Uncloud cluster";
+      wantedBy = [ "multi-user.target" ];
+      pathConfig.PathExists = "${cfg.storage.stateDir}/identity.json";
+      pathConfig.Unit = "uncloud-member.target";
+    };
+    systemd.targets.uncloud-member = lib.mkIf (cfg.projects != { }) {
+      description = "Member of an Uncloud cluster";
+    };
   };
 }
