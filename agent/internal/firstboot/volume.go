@@ -33,10 +33,15 @@ func MountVolume(label string) (*Volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	if at, ok := mountedAt(device); ok {
-		return &Volume{Name: label, Path: at, Open: func() error { return remount(at, false) }, Close: closer(at, nil)}, nil
+	return openVolume(label, device, filepath.Join(mountDir, escapeLabel(label)))
+}
+
+// openVolume reads a device where it is mounted, or mounts it.
+func openVolume(label, device, at string) (*Volume, error) {
+	mounted, ok := mountedAt(device)
+	if ok {
+		return &Volume{Name: label, Path: mounted, Open: func() error { return remount(mounted, false) }, Close: closer(mounted, nil)}, nil
 	}
-	at := filepath.Join(mountDir, escapeLabel(label))
 	if err := os.MkdirAll(at, 0o700); err != nil {
 		return nil, err
 	}
