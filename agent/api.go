@@ -44,7 +44,7 @@ func (m *member) asMember() *server.Member {
 		Self: m.id.MachineID, State: m.store.State, Alive: m.gossip.Alive, RTT: m.gossip.RTT, Notes: m.notes, Update: m.update,
 		DialAPI: m.dialAPI, WaitFor: m.waitFor, AwaitLoaded: m.awaitLoaded, IssueTicket: m.issueTicket, Admit: m.admit,
 		ManagementAddress: managementOf, WireGuard: m.wireGuard, Store: storeCare{m},
-		Rollouts: rollouts{m.driver}, Replicas: localReplicas{m}, Engine: m.containers(), Images: imageIntake{m},
+		Rollouts: rollouts{m.driver}, Upgrades: upgrades{m}, Replicas: localReplicas{m}, Engine: m.containers(), Images: imageIntake{m},
 	}
 }
 

@@ -70,6 +70,7 @@ type Config struct {
 	PodmanSocket string `json:"podmanSocket"`
 
 	Ingress IngressConfig `json:"ingress"`
+	Upgrade UpgradeConfig `json:"upgrade"`
 
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `json:"logLevel"`

@@ -117,7 +117,7 @@ func jsonKeys(typ reflect.Type, prefix string) []string {
 			continue
 		}
 		key := prefix + f.Tag.Get("json")
-		if f.Type == reflect.TypeFor[IngressConfig]() {
+		if f.Type == reflect.TypeFor[IngressConfig]() || f.Type == reflect.TypeFor[UpgradeConfig]() {
 			keys = append(keys, jsonKeys(f.Type, key+".")...)
 			continue
 		}

@@ -15,6 +15,8 @@ import (
 	"uncloud/agent/internal/firewall"
 	"uncloud/agent/internal/gossip"
 	"uncloud/agent/internal/health"
+	"uncloud/agent/internal/hostos"
+	"uncloud/agent/internal/hostos/fleet"
 	"uncloud/agent/internal/images"
 	"uncloud/agent/internal/ingress"
 	"uncloud/agent/internal/mesh"
@@ -54,6 +56,8 @@ type member struct {
 	names    *names.Server
 	ingress  *ingress.Server
 	driver   *rollout.Driver
+	host     *hostos.Client
+	fleet    *fleet.Fleet
 	peers    *server.Peers
 
 	steering sync.Mutex // held while mesh and firewall are told of a state
@@ -148,7 +152,10 @@ func (m *member) wire() (err error) {
 	m.driver, err = rollout.New(rollout.Config{
 		Self: m.id.MachineID, Store: rolloutStore{m}, Members: m.gossip, Peers: rolloutPeers{m}, Random: cryptoRandom, Now: time.Now, Log: m.sub("rollout"),
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return m.wireUpgrades()
 }
 
 // run is the member's life. The order of the first lines matters: everything
@@ -208,6 +215,7 @@ func (m *member) run(ctx context.Context) (err error) {
 	run("catch up", m.catchUp)
 	run("reconcile", m.reconcile)
 	run("rollout", m.driver.Supervise)
+	run("upgrade", m.fleet.Run)
 	run("upkeep", m.upkeep)
 	return group.Wait()
 }

@@ -290,16 +290,25 @@ func (m *member) describeSelf(ctx context.Context, state *spec.State) error {
 	}
 	want := self
 	want.Endpoints, want.Version, want.OS = endpoints, Version(), osName()
-	if slices.Equal(want.Endpoints, self.Endpoints) && want.Version == self.Version && want.OS == self.OS {
+	if err := m.describeSystem(&want); err != nil {
+		return err
+	}
+	if sameSelf(want, self) {
 		return nil
 	}
 	_, err = m.store.Update(ctx, func(tx *storeTx) error {
 		now, ok := tx.State().Machines[m.id.MachineID]
 		if ok {
 			now.Endpoints, now.Version, now.OS = want.Endpoints, want.Version, want.OS
+			now.Generation, now.System, now.NixOS = want.Generation, want.System, want.NixOS
 			tx.Put(now)
 		}
 		return nil
 	})
 	return err
+}
+
+func sameSelf(a, b spec.Machine) bool {
+	return slices.Equal(a.Endpoints, b.Endpoints) && a.Version == b.Version && a.OS == b.OS &&
+		a.Generation == b.Generation && a.System == b.System && a.NixOS == b.NixOS
 }

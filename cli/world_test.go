@@ -100,6 +100,7 @@ func (w *world) api() *fakeapi.API {
 		Info: w.info, Init: w.init, WireGuard: w.wireGuard, StoreStatus: w.storeStatus, CheckStore: w.checkStore, BackupStore: w.backupStore, RestoreStore: w.restoreStore, Logs: w.logs, Exec: w.exec,
 		ListImages: w.listImages, HasBlobs: w.hasBlobs, PushImage: w.pushImage,
 	}
+	w.upgrades(a)
 	return a
 }
 

@@ -38,7 +38,7 @@ func root() *cobra.Command {
 	var config string
 	cmd.PersistentFlags().StringVar(&config, "config", agent.DefaultConfigFile, "configuration file")
 	load := func() (agent.Config, error) { return agent.LoadConfig(config) }
-	cmd.AddCommand(runCommand(load), joinCommand(load), firstBootCommand(load), statusCommand(load), resetCommand(load), restoreCommand(load), dialCommand(load), versionCommand())
+	cmd.AddCommand(runCommand(load), joinCommand(load), firstBootCommand(load), statusCommand(load), hostCommand(load), resetCommand(load), restoreCommand(load), dialCommand(load), versionCommand())
 	return cmd
 }
 

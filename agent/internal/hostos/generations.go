@@ -156,3 +156,38 @@ func Before(all []Info) (Info, bool) {
 	}
 	return before, before.Number != 0
 }
+
+// Summary says in a few words which generation runs, and what is to be known
+// of the next boot: "12 (booted)", "13 (booted 12)", "12 (booted, next 13)".
+func Summary(all []Info) string {
+	var current, booted, next Info
+	for _, g := range all {
+		if g.Current {
+			current = g
+		}
+		if g.Booted {
+			booted = g
+		}
+		if g.Default {
+			next = g
+		}
+	}
+	note := "booted"
+	switch {
+	case booted.System == "": // a container, or its generation was deleted
+		note = "not booted"
+	case booted.System != current.System:
+		note = "booted " + number(booted)
+	}
+	if next.System != current.System {
+		note += ", next " + number(next)
+	}
+	return number(current) + " (" + note + ")"
+}
+
+func number(g Info) string {
+	if g.Number == 0 {
+		return "none"
+	}
+	return strconv.Itoa(g.Number)
+}

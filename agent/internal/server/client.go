@@ -20,7 +20,13 @@ type Peers struct {
 	dial func(ctx context.Context, machine string) (net.Conn, error)
 
 	mu      sync.Mutex
-	clients map[string]uncloudv1connect.PeerServiceClient
+	clients map[string]peer
+}
+
+// peer is one machine that was called.
+type peer struct {
+	uncloudv1connect.PeerServiceClient
+	upgrades uncloudv1connect.UpgradePeerServiceClient
 }
 
 // peerHost names a machine in a URL. The transport dials by machine and never
@@ -29,16 +35,20 @@ func peerHost(machine string) string { return "http://" + machine }
 
 // NewPeers makes a client that reaches machines by dial.
 func NewPeers(dial func(ctx context.Context, machine string) (net.Conn, error)) *Peers {
-	return &Peers{dial: dial, clients: map[string]uncloudv1connect.PeerServiceClient{}}
+	return &Peers{dial: dial, clients: map[string]peer{}}
 }
 
-func (p *Peers) to(machine string) uncloudv1connect.PeerServiceClient {
+func (p *Peers) upgradesOf(machine string) uncloudv1connect.UpgradePeerServiceClient {
+	return p.to(machine).upgrades
+}
+
+func (p *Peers) to(machine string) peer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c, ok := p.clients[machine]
 	if !ok {
 		hc := wire.NewClient(func(ctx context.Context) (net.Conn, error) { return p.dial(ctx, machine) })
-		c = uncloudv1connect.NewPeerServiceClient(hc, peerHost(machine))
+		c = peer{uncloudv1connect.NewPeerServiceClient(hc, peerHost(machine)), uncloudv1connect.NewUpgradePeerServiceClient(hc, peerHost(machine))}
 		p.clients[machine] = c
 	}
 	return c

@@ -92,6 +92,7 @@ type Member struct {
 
 	Store    Store
 	Rollouts Rollouts
+	Upgrades Upgrades
 	Replicas Replicas
 	Engine   Engine
 	Images   Images

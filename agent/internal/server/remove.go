@@ -102,6 +102,9 @@ func forgetMachine(ctx context.Context, m *Member, id string) error {
 
 func rowsOf(state *spec.State, machine string) []spec.Row {
 	rows := []spec.Row{state.Machines[machine]}
+	if t, ok := state.Turns[machine]; ok {
+		rows = append(rows, t)
+	}
 	for _, r := range state.Replicas {
 		if r.Machine == machine {
 			rows = append(rows, r)

@@ -40,6 +40,8 @@ func (s *Server) Local() http.Handler {
 	mux.Handle(uncloudv1connect.NewClusterServiceHandler(clusterService{s}, opts))
 	path, machine := uncloudv1connect.NewMachineServiceHandler(machineService{s}, opts)
 	mux.Handle(path, s.forward(machine))
+	path, upgrades := uncloudv1connect.NewUpgradeServiceHandler(upgradeService{s}, opts)
+	mux.Handle(path, s.forward(upgrades))
 	return mux
 }
 
@@ -51,6 +53,8 @@ func (s *Server) Mesh() http.Handler {
 	mux.Handle(uncloudv1connect.NewClusterServiceHandler(clusterService{s}, opts))
 	mux.Handle(uncloudv1connect.NewMachineServiceHandler(machineService{s}, opts))
 	mux.Handle(uncloudv1connect.NewPeerServiceHandler(peerService{s}, opts))
+	mux.Handle(uncloudv1connect.NewUpgradeServiceHandler(upgradeService{s}, opts))
+	mux.Handle(uncloudv1connect.NewUpgradePeerServiceHandler(upgradePeerService{s}, opts))
 	return mux
 }
 

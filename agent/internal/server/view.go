@@ -48,6 +48,7 @@ func (v view) machine(m spec.Machine) *uncloudv1.Machine {
 	out := &uncloudv1.Machine{
 		Id: m.ID, Name: v.names[m.ID], State: "down", PublicKey: m.PublicKey, Labels: m.Labels, Schedulable: m.Schedulable,
 		Version: m.Version, Generation: m.Generation, Os: m.OS, Arch: m.Arch, JoinedAt: stamp(m.JoinedAt),
+		NixosVersion: m.NixOS, System: m.System,
 		ManagementAddress: v.member.ManagementAddress(m.PublicKey).String(),
 	}
 	if v.alive[m.ID] {
@@ -68,6 +69,7 @@ func (v view) machine(m spec.Machine) *uncloudv1.Machine {
 	if m.ID == v.member.Self {
 		out.Health = notes(v.member.Notes())
 	}
+	out.Health = append(out.Health, v.turnNote(m.ID)...)
 	return out
 }
 

@@ -140,12 +140,15 @@ var jsonCommands = []struct {
 	{"uc inspect", &uncloudv1.Service{}},
 	{"uc logs", &uncloudv1.LogLine{}},
 	{"uc ls", &uncloudv1.ListServicesResponse{}},
+	{"uc machine generations", &uncloudv1.ListGenerationsResponse{}},
 	{"uc machine init", &uncloudv1.InfoResponse{}},
 	{"uc machine inspect", &uncloudv1.Machine{}},
 	{"uc machine label", &uncloudv1.Machine{}},
 	{"uc machine ls", &uncloudv1.ListMachinesResponse{}},
+	{"uc machine rollback", &uncloudv1.UpgradeStatus{}},
 	{"uc machine ticket", &uncloudv1.CreateTicketResponse{}},
 	{"uc machine ticket ls", &uncloudv1.ListTicketsResponse{}},
+	{"uc machine upgrade", &uncloudv1.UpgradeStatus{}},
 	{"uc ps", &uncloudv1.ListReplicasResponse{}},
 	{"uc store check", &uncloudv1.CheckStoreResponse{}},
 	{"uc store status", &uncloudv1.StoreStatusResponse{}},
@@ -247,7 +250,7 @@ func protoComments(t *testing.T) map[string]string {
 	t.Helper()
 	comments := map[string]string{}
 	item := regexp.MustCompile(`^(?:message (\w+)|  (?:repeated )?[\w.<>, ]+ (\w+) = \d+;)`)
-	for _, file := range []string{"types", "cluster", "machine"} {
+	for _, file := range []string{"types", "cluster", "machine", "upgrade"} {
 		text, err := os.ReadFile("../../../api/uncloud/v1/" + file + ".proto")
 		if err != nil {
 			t.Fatal(err)

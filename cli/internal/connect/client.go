@@ -99,6 +99,12 @@ func (c *Client) Machine(machine string) uncloudv1connect.MachineServiceClient {
 		connect.WithSendGzip(), connect.WithCompressMinBytes(16<<10))
 }
 
+// Upgrades is what the machine with this name or id does about generations;
+// empty is the connected machine, which answers for the whole cluster.
+func (c *Client) Upgrades(machine string) uncloudv1connect.UpgradeServiceClient {
+	return uncloudv1connect.NewUpgradeServiceClient(c.http, baseURL, connect.WithInterceptors(caller{machine: machine}))
+}
+
 // Close ends the connection.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 

@@ -20,7 +20,7 @@ import (
 	"uncloud/internal/wire"
 )
 
-// API is both services of a machine. A nil field is a call that is not there.
+// API is the services of a machine. A nil field is a call that is not there.
 // The machine argument is the name or id that the request is addressed to,
 // empty for the connected machine.
 type API struct {
@@ -56,6 +56,11 @@ type API struct {
 	// RestoreStore gets all messages at once.
 	RestoreStore func(messages []*uncloudv1.RestoreStoreRequest) (*uncloudv1.RestoreStoreResponse, error)
 
+	ListGenerations func(machine string, r *uncloudv1.ListGenerationsRequest) (*uncloudv1.ListGenerationsResponse, error)
+	Upgrade         func(context.Context, *uncloudv1.UpgradeRequest, func(*uncloudv1.UpgradeStatus) error) error
+	WatchUpgrade    func(context.Context, *uncloudv1.WatchUpgradeRequest, func(*uncloudv1.UpgradeStatus) error) error
+	StopUpgrade     func(*uncloudv1.StopUpgradeRequest) (*uncloudv1.UpgradeStatus, error)
+
 	ListImages func(machine string, r *uncloudv1.ListImagesRequest) (*uncloudv1.ListImagesResponse, error)
 	HasBlobs   func(machine string, r *uncloudv1.HasBlobsRequest) (*uncloudv1.HasBlobsResponse, error)
 	PushImage  func(machine string, receive func() (*uncloudv1.PushImageRequest, error)) (*uncloudv1.PushImageResponse, error)
@@ -72,6 +77,7 @@ func (a *API) Serve(l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.Handle(uncloudv1connect.NewClusterServiceHandler(cluster{api: a}))
 	mux.Handle(uncloudv1connect.NewMachineServiceHandler(machine{api: a}))
+	mux.Handle(uncloudv1connect.NewUpgradeServiceHandler(upgrades{api: a}))
 	if err := wire.NewServer(mux).Serve(l); !errors.Is(err, net.ErrClosed) {
 		return err
 	}
@@ -96,6 +102,14 @@ func addressed[Q, A any](answer func(string, *Q) (*A, error), request *connect.R
 		return nil, missing()
 	}
 	return unary(func(q *Q) (*A, error) { return answer(request.Header().Get(wire.MachineHeader), q) }, request)
+}
+
+// upgraded answers a call that follows an upgrade.
+func upgraded[Q any](ctx context.Context, do func(context.Context, *Q, func(*uncloudv1.UpgradeStatus) error) error, request *connect.Request[Q], stream *connect.ServerStream[uncloudv1.UpgradeStatus]) error {
+	if do == nil {
+		return missing()
+	}
+	return wire.Encode(do(ctx, request.Msg, stream.Send))
 }
 
 // told answers a call whose answer is its progress.
