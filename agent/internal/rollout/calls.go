@@ -172,9 +172,6 @@ func (d *drive) isBehind(machine string) bool {
 func (d *drive) setBehind(machine string, late bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.behind == nil {
-		d.behind = map[string]bool{}
-	}
 	d.behind[machine] = late
 }
 

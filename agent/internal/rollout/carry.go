@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -217,8 +218,16 @@ func (d *drive) erase(ctx context.Context, cause error) error {
 	if err != nil {
 		return err
 	}
-	d.awaitGone(ctx, gone, goneWithin+spec.DefaultStopGrace, d.say)
+	d.awaitGone(ctx, d.endable(gone), goneWithin+spec.DefaultStopGrace, d.say)
 	return nil
+}
+
+// endable leaves out the replicas of machines whose engine does not answer:
+// they cannot say that a container is gone, nor has one been made.
+func (d *drive) endable(replicas []spec.Replica) []spec.Replica {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.DeleteFunc(replicas, func(r spec.Replica) bool { return d.deaf[r.Machine] })
 }
 
 // unbegin takes back the rows of a service whose turn did not come, because one

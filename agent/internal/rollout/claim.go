@@ -186,7 +186,10 @@ func (d *Driver) newRollout(service, from, to string) (spec.Rollout, error) {
 }
 
 func (d *Driver) newDrive(r spec.Rollout, name string) *drive {
-	return &drive{Driver: d, rollout: r, name: name, verified: map[string]bool{}, planned: map[string]plan.Step{}, seen: map[string]Version{}}
+	return &drive{
+		Driver: d, rollout: r, name: name, verified: map[string]bool{}, planned: map[string]plan.Step{}, seen: map[string]Version{},
+		deaf: map[string]bool{}, behind: map[string]bool{},
+	}
 }
 
 func addProject(tx Tx, name string, now time.Time) error {

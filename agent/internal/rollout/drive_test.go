@@ -454,6 +454,41 @@ func TestAMachineThatIsBehindIsWaitedForOnce(t *testing.T) {
 	})
 }
 
+// deafPeers have one machine whose engine does not answer.
+type deafPeers struct {
+	Peers
+	machine string
+}
+
+func (p deafPeers) RunReplica(ctx context.Context, machine, replica string, v Version, skipHealth bool) (Verdict, error) {
+	if machine == p.machine {
+		return Verdict{}, faults.New(faults.Engine, "Podman does not answer").WithHint("start it")
+	}
+	return p.Peers.RunReplica(ctx, machine, replica, v, skipHealth)
+}
+
+// TestADeafEngineIsNotWaitedFor: it cannot say that a container is gone. The
+// hint says on which machine it is to be followed.
+func TestADeafEngineIsNotWaitedFor(t *testing.T) {
+	inWorld(t, []string{"a", "b"}, func(t *testing.T, w *simWorld) {
+		d := w.m("a").driver
+		d.Peers = deafPeers{d.Peers, "mch_b"}
+		err := w.m("a").deploy(web("web:1", 2))
+		wantCode(t, err, faults.Engine)
+		if hint := faults.Of(err).Hint; hint != "on "+d.Store.State().MachineName("mch_b")+": start it" {
+			t.Errorf("hint %q", hint)
+		}
+		on := []spec.Replica{{ID: "rep_a", Machine: "mch_a"}, {ID: "rep_b", Machine: "mch_b"}}
+		dr := d.newDrive(spec.Rollout{}, "shop/web")
+		for _, r := range on {
+			dr.runs(w.ctx, r) //nolint:errcheck // it fails for both, each in its own way
+		}
+		if left := dr.endable(on); len(left) != 1 || left[0].ID != "rep_a" {
+			t.Errorf("%v", left)
+		}
+	})
+}
+
 func TestScaleStopStartRollbackRemove(t *testing.T) {
 	inWorld(t, three, func(t *testing.T, w *simWorld) {
 		d := w.m("a").driver

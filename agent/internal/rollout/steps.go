@@ -2,9 +2,11 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
+	"uncloud/internal/faults"
 	"uncloud/internal/plan"
 	"uncloud/internal/spec"
 )
@@ -118,15 +120,23 @@ func (d *drive) start(ctx context.Context, s plan.Step) error {
 // runs runs a replica and remembers that it did come up.
 func (d *drive) runs(ctx context.Context, rep spec.Replica) (Verdict, error) {
 	verdict, err := d.run(ctx, rep, d.newest(), d.skipHealth)
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if err == nil {
-		d.mu.Lock()
 		d.verified[rep.ID] = true
 		if v := verdict.Version; v.Seq > d.seen[v.Site].Seq {
 			d.seen[v.Site] = v
 		}
-		d.mu.Unlock()
 	}
+	d.deaf[rep.Machine] = isDeaf(err)
 	return verdict, err
+}
+
+// isDeaf tells whether a machine's engine did not answer; what it said of a
+// container is in a failure.
+func isDeaf(err error) bool {
+	_, said := errors.AsType[*failure](err)
+	return !said && faults.CodeOf(err) == faults.Engine
 }
 
 // removeAll takes replicas out of traffic together, then ends them.
