@@ -16,9 +16,11 @@ from pathlib import Path
 import images
 from host import Host, nodes_of
 from machine import Machine, RequestError, retry
+from qemu import QemuError
 
 SCENARIOS = images.REPOSITORY / "tests/nixos"
 LOGS = images.REPOSITORY / ".cache/vm"
+MISSING = 3  # exit code where there can be no virtual machines: nothing was shown
 
 
 def say(text: str) -> None:
@@ -154,8 +156,11 @@ def main() -> int:
         made = images.Images(say)
         failed = [name for name in wanted if not run(name, made, options)]
     except images.MissingError as error:
+        say(f"no virtual machines on this host: {error}")
+        return MISSING
+    except (images.BrokenError, QemuError) as error:
         say(str(error))
-        return 2
+        return 1
     except KeyboardInterrupt:
         say("interrupted; no machine is left")
         return 130

@@ -54,7 +54,7 @@ class Host:
             backing, form = (self.warm / "disk.qcow2", "qcow2") if self.warm else (self.images.base / "disk.raw", "raw")
             self.images.overlay(disk, backing, form)
             images.blank(empty, qemu.EMPTY_MIB)
-            images.archive(seed, qemu.SEED_MIB, self.seed(machine.name), wanted(GOLDEN / self.nodes[machine.name]))
+            images.archive(seed, qemu.SEED_MIB, self.seed(machine.name))
         arguments = qemu.hardware(self.images.base, [disk, empty, self.directory / "product", seed], machine.name)
         arguments += qemu.way_out() + self.switch.card(machine.name, self.mac(machine.name))
         if not allow_reboot:
@@ -96,12 +96,15 @@ class Host:
     def mac(self, name: str) -> str:
         return f"52:54:00:12:01:{self.number(name):02x}"
 
-    def seed(self, name: str) -> dict[str, Path | str]:
+    def seed(self, name: str) -> images.Files:
         """The files of one machine: name, network, and what the module makes of its node."""
         number, golden = self.number(name), GOLDEN / self.nodes[name]
-        files: dict[str, Path | str] = {
-            str(path.relative_to(golden)): path for path in golden.rglob("*") if path.is_file() and path.parent != golden
-        }
+        files = system_of(golden)
+        if (golden / "specialisation").exists():
+            files = {f"usr/lib/vm/systems/current/{path}": file for path, file in whole(files).items()}
+            for other in (golden / "specialisation").iterdir():
+                for path, file in whole(system_of(other)).items():
+                    files[f"usr/lib/vm/systems/{other.name}/{path}"] = file
         files["etc/vm/name"] = name + "\n"
         files["etc/vm/network"] = (
             "eth0 52:54:00:12:34:56 10.0.2.15/24\n"
@@ -142,20 +145,36 @@ class Waking(threading.Thread):
         super().join(30)
 
 
-def wanted(golden: Path) -> dict[str, str]:
-    """The links that say which units are wanted by what: NixOS makes them when it builds a system."""
-    links = {}
+def system_of(golden: Path) -> images.Files:
+    """The files of a machine below etc, with the links that say which units are wanted by what: NixOS
+    makes them when it builds a system."""
+    files: images.Files = {}
+    for path in (golden / "etc").rglob("*"):
+        if path.is_file():
+            files[str(path.relative_to(golden))] = path
     units = golden / "etc/systemd/system"
-    for text in units.rglob("*"):
-        if not text.is_file():
+    for path in list(files.values()):
+        if units not in path.parents:
             continue
-        changed = text.parent.name.removesuffix(".d") if text.parent != units else None
-        unit, place = (changed, "/usr/lib/systemd/system") if changed else (text.name, "/etc/systemd/system")
-        for line in text.read_text().splitlines():
-            if line.startswith("WantedBy="):
-                for by in line.removeprefix("WantedBy=").split():
-                    links[f"etc/systemd/system/{by}.wants/{unit}"] = f"{place}/{unit}"
-    return links
+        changed = path.parent.name.removesuffix(".d") if path.parent != units else None
+        unit, place = (changed, "/usr/lib/systemd/system") if changed else (path.name, "..")
+        for line in path.read_text().splitlines():
+            for by in line.removeprefix("WantedBy=").split() if line.startswith("WantedBy=") else []:
+                files[f"etc/systemd/system/{by}.wants/{unit}"] = images.Link(f"{place}/{unit}")
+    return files
+
+
+def whole(system: images.Files) -> images.Files:
+    """A system that lacks nothing of the package, as systems of NixOS do: it has the package's units."""
+    files = dict(system)
+    if "etc/systemd/system/uncloud.service.d/overrides.conf" not in files:
+        return files
+    for unit in images.UNITS:
+        files[f"etc/systemd/system/{unit.name}"] = unit
+    for path, file in files.items():
+        if isinstance(file, images.Link):
+            files[path] = images.Link("../" + Path(file.target).name)
+    return files
 
 
 def firewall(said: dict) -> str:

@@ -32,7 +32,7 @@ base() {
     part=$root bootstrap --format=directory --variant=minbase --include=$packages
     prepare "$root"
     cp "$root"/boot/vmlinuz-* "$part/vmlinuz"
-    rm -rf "$root"/boot/* "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/*
+    rm -rf "${root:?}"/boot/* "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/*
     make_initrd "$root"
     mke2fs -q -t ext4 -E lazy_itable_init=1,root_owner=0:0 -d "$root" "$part/disk.raw" 4G
     rm -rf "$root"
@@ -50,10 +50,10 @@ prepare() {
     find "$root/usr/lib/modules" -name '*.ko.xz' -exec xz -d {} +
     chroot "$root" depmod "$(ls "$root/usr/lib/modules")"
     # What such a machine does not need, and what would cost seconds.
-    for unit in $(cat "$here/masked-units"); do ln -sf /dev/null "$root/etc/systemd/system/$unit"; done
+    while read -r unit; do ln -sf /dev/null "$root/etc/systemd/system/$unit"; done <"$here/masked-units"
     chroot "$root" systemctl -q set-default multi-user.target
     chroot "$root" systemctl -q enable podman.socket nftables.service systemd-resolved.service \
-        vm-personalise.service vm-network.service app-image.service backdoor.service
+        vm-personalise.service vm-nixos.service vm-network.service app-image.service backdoor.service
 }
 
 # A disk controller that a snapshot can hold is a module, so something must load it.

@@ -6,6 +6,7 @@ place when it is whole, so that what was killed half way is never used.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import io
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +25,20 @@ from shell import Shell
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 BUILD_TIMEOUT = 1800
+KEPT = 24 * 3600  # seconds that what was used last so long ago stays: another run may use it now
+
+
+UNITS = sorted(path for path in (REPOSITORY / "packaging").iterdir() if path.suffix in (".service", ".path"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A symbolic link in an archive."""
+
+    target: str
+
+
+Files = dict[str, Path | str | Link]
 
 
 class MissingError(Exception):
@@ -34,6 +50,10 @@ def cache_directory() -> Path:
     if moved := os.environ.get("UNCLOUD_LAB_CACHE"):
         return Path(moved)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uncloud-lab"
+
+
+class BrokenError(Exception):
+    """What machines are made of does not work: no fault of this host."""
 
 
 class Images:
@@ -50,13 +70,12 @@ class Images:
 
     def _kept(self, kind: str, digest: str, make: Callable[[Path], None]) -> Path:
         place = self.cache / f"{kind}-{digest}"
-        if place.exists():
-            return place
         with _locked(self.cache / f"{kind}.lock"):
             if not place.exists():
                 make(place)
+            os.utime(place)
             for old in self.cache.glob(f"{kind}-*"):
-                if old != place:
+                if time.time() - old.stat().st_mtime > KEPT:
                     shutil.rmtree(old, ignore_errors=True)
         return place
 
@@ -129,7 +148,7 @@ class Images:
                 shell.await_ready(600)
                 status, output = shell.execute(WARM_UP, timeout=600)
                 if status != 0:
-                    raise MissingError(f"the machine for the snapshot did not become warm: {output}")
+                    raise BrokenError(f"the machine for the snapshot did not become warm: {output}")
                 machine.save(part / "memory")
             finally:
                 machine.cut_power()
@@ -149,15 +168,15 @@ class Images:
 
     def product(self, place: Path) -> None:
         """Writes what a package of the product holds, and the scenarios' program, as an archive."""
-        files = {"usr/lib/vm/app": self._app()}
+        files: Files = {"usr/lib/vm/app": self._app()}
         for program in ("uc", "uncloudd"):
             if not (REPOSITORY / "bin" / program).exists():
-                raise MissingError(f"bin/{program} is not built: ./dev build")
+                raise BrokenError(f"bin/{program} is not built: ./dev build")
             stripped = place.with_name(program)
             subprocess.run(["strip", "-o", stripped, REPOSITORY / "bin" / program], check=True)
             files[f"usr/bin/{program}"] = stripped
         packaging = REPOSITORY / "packaging"
-        for unit in packaging.glob("*.service"):
+        for unit in UNITS:
             files[f"usr/lib/systemd/system/{unit.name}"] = unit
         files["usr/libexec/uncloud/uncloud-names"] = packaging / "uncloud-names"
         files["usr/lib/sysctl.d/60-uncloud.conf"] = packaging / "sysctl.conf"
@@ -184,20 +203,20 @@ echo 3 >/proc/sys/vm/drop_caches
 """
 
 
-def archive(path: Path, mebibytes: int, files: dict[str, Path | str], links: dict[str, str] | None = None) -> None:
-    """Writes a tar archive as a disk of a fixed size. A file is given by its path or its text."""
+def archive(path: Path, mebibytes: int, files: Files) -> None:
+    """Writes a tar archive as a disk of a fixed size. A file is given by its path, its text or as a link."""
     with tarfile.open(path, "w") as out:
         for name, source in sorted(files.items()):
-            content = source.encode() if isinstance(source, str) else source.read_bytes()
             member = tarfile.TarInfo(name)
+            if isinstance(source, Link):
+                member.type, member.linkname = tarfile.SYMTYPE, source.target
+                out.addfile(member)
+                continue
+            content = source.encode() if isinstance(source, str) else source.read_bytes()
             member.size, member.mode = len(content), 0o644
             if isinstance(source, Path) and source.stat().st_mode & 0o100:
                 member.mode = 0o755
             out.addfile(member, io.BytesIO(content))
-        for name, target in (links or {}).items():
-            member = tarfile.TarInfo(name)
-            member.type, member.linkname = tarfile.SYMTYPE, target
-            out.addfile(member)
     blank(path, mebibytes)
 
 
@@ -205,7 +224,7 @@ def blank(path: Path, mebibytes: int) -> None:
     """Gives a disk its size. It takes room only for what is written."""
     path.touch()
     if path.stat().st_size > mebibytes << 20:
-        raise MissingError(f"{path.name} is larger than {mebibytes} MiB")
+        raise BrokenError(f"{path.name} is larger than {mebibytes} MiB")
     os.truncate(path, mebibytes << 20)
 
 
