@@ -65,7 +65,7 @@ func TestKilledWhileWriting(t *testing.T) {
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
 		}
-		wait := time.AfterFunc(time.Duration(60+round*17)*time.Millisecond, func() { _ = child.Process.Kill() })
+		var wait *time.Timer // to kill it, from its first write on
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			parts := strings.Fields(lines.Text())
 			if len(parts) != 3 || parts[0] != "ok" {
@@ -76,10 +76,11 @@ func TestKilledWhileWriting(t *testing.T) {
 			if v <= seq {
 				t.Fatalf("version %d was given again after %d", v, seq)
 			}
-			acknowledged, seq = n, v
+			if acknowledged, seq = n, v; wait == nil {
+				wait = time.AfterFunc(time.Duration(round*9)*time.Millisecond, func() { _ = child.Process.Kill() })
+			}
 		}
 		_ = child.Wait()
-		wait.Stop()
 		checkSurvivor(t, dir, acknowledged)
 	}
 	if acknowledged < 8 {

@@ -383,7 +383,7 @@ func TestMistakesAreNoticed(t *testing.T) {
 
 // A failure is told in few steps.
 func TestAFailureShrinks(t *testing.T) {
-	mistake := mistakes["a range counts as known though its rows were dropped"]
+	mistake := mistakes["an answer forgets a row"]
 	for seed := range uint64(20) {
 		size := sizeOf(seed)
 		steps := historyOf(seed, size)
