@@ -199,8 +199,13 @@ func (b *boot) sources(v *Volume, names []string) ([]source, bool) {
 // forget ends the taking of a file that has its new name already.
 func (b *boot) forget(v *Volume, name string) {
 	if t, ok := b.dir.taking(); ok && t.Volume == v.Name && strings.EqualFold(t.File, name) {
-		if err := b.dir.remove(takingFile); err != nil {
-			b.trouble("%v", err)
+		// The new name may be of a moment ago, and not on the disk yet.
+		err := b.Disk.Sync(v.Path)
+		if err == nil {
+			err = b.dir.remove(takingFile)
+		}
+		if err != nil {
+			b.trouble("the taking of %s on %s cannot be ended: %v", name, v.Name, err)
 		}
 	}
 }

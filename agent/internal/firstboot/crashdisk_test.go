@@ -23,6 +23,9 @@ type crashDisk struct {
 	// loose are folders where a rename may be cut in its middle: both names
 	// are there then. FAT does that.
 	loose string
+	// freed is what lies in blocks that no file has any more: what was not
+	// overwritten before it was cut off.
+	freed []byte
 }
 
 type node struct {
@@ -148,6 +151,9 @@ func (d *crashDisk) Truncate(at string, size int64) error {
 		return err
 	}
 	n := d.find(at)
+	if int64(len(n.durable)) > size {
+		d.freed = append(d.freed, n.durable[size:]...)
+	}
 	n.content = bytes.Clone(n.content[:size])
 	return nil
 }

@@ -85,6 +85,7 @@ func (d directory) wipe(at string, t taking, size int) error {
 	if err := d.disk.Overwrite(at, []byte(over)); err != nil {
 		return err
 	}
+	// Cut off before that, the old bytes would lie in blocks that nobody has.
 	if err := d.disk.Sync(at); err != nil {
 		return err
 	}
