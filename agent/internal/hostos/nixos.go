@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -172,9 +173,11 @@ func (n NixOS) output(ctx context.Context, failure, program string, args ...stri
 // keptLines of a program that failed are shown to people.
 const keptLines = 12
 
-// lastLines keeps the last lines that are written to it.
+// lastLines keeps the last lines that are written to it, from both outputs of a
+// program at once.
 type lastLines struct {
 	most int
+	mu   sync.Mutex
 	kept []string
 	open strings.Builder
 }
@@ -183,6 +186,8 @@ type lastLines struct {
 const longestLine = 500
 
 func (l *lastLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for rest := string(p); rest != ""; {
 		line, after, ended := strings.Cut(rest, "\n")
 		l.open.WriteString(line[:min(len(line), max(longestLine-l.open.Len(), 0))])

@@ -75,10 +75,13 @@ func (n NixOS) check(system string) error {
 	if !has(switchTo) {
 		return fmt.Errorf("%s is no NixOS system: it has no %s", Name(system), switchTo)
 	}
-	mine, err := os.ReadFile(n.path(filepath.Join(currentLink, "system")))
-	theirs, other := os.ReadFile(n.path(filepath.Join(system, "system")))
-	if err == nil && other == nil && strings.TrimSpace(string(mine)) != strings.TrimSpace(string(theirs)) {
-		return fmt.Errorf("%s is for %s, and this machine is %s", Name(system), strings.TrimSpace(string(theirs)), strings.TrimSpace(string(mine)))
+	current, err := n.follow(currentLink)
+	if err != nil {
+		return err
+	}
+	mine, theirs := n.processor(current), n.processor(system)
+	if mine != "" && theirs != "" && mine != theirs {
+		return fmt.Errorf("%s is for %s, and this machine is %s", Name(system), theirs, mine)
 	}
 	for _, unit := range []string{"uncloud.service", "uncloud-host.service", "multi-user.target.wants/uncloud.service"} {
 		if _, err := os.Lstat(n.path(filepath.Join(system, systemdUnits, unit))); err != nil {
@@ -86,4 +89,13 @@ func (n NixOS) check(system string) error {
 		}
 	}
 	return nil
+}
+
+// processor is what a system was built for; empty where it does not say.
+func (n NixOS) processor(system string) string {
+	text, err := os.ReadFile(n.path(filepath.Join(system, "system")))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
 }

@@ -1,0 +1,279 @@
+package hostos
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// double is a directory with all that this package touches of a NixOS, and
+// programs that do to it what the real ones do.
+type double struct {
+	t    *testing.T
+	root string
+	os   NixOS
+}
+
+func newDouble(t *testing.T) *double {
+	d := &double{t: t, root: t.TempDir()}
+	d.os = NixOS{Root: d.root, Dir: filepath.Join(d.root, "host"), Output: io.Discard}
+	d.write("etc/NIXOS", "")
+	d.write("proc/sys/kernel/random/boot_id", "boot-1\n")
+	d.write("host/orders/.keep", "")
+	d.program("nix-env", `p=$2; case $3 in
+	--set) n=$(($(ls "${p%/*}" | sed -n 's/^system-\([0-9]*\)-link$/\1/p' | sort -n | tail -1) + 1)); ln -s "$4" "$p-$n-link"; ln -sfn "system-$n-link" "$p";;
+	--switch-generation) [ -L "$p-$4-link" ] && ln -sfn "system-$4-link" "$p";;
+	esac`)
+	d.program("nix-store", `[ -d "$ROOT$2" ] || { echo "error: path '$2' is not valid" >&2; exit 1; }`)
+	d.program("nix", `echo "building $7" >&2; case $7 in good*) echo /nix/store/bbb-nixos-2;; *) echo "error: attribute 'missing'" >&2; exit 1;; esac`)
+	t.Setenv("PATH", filepath.Join(d.root, "bin")+":"+os.Getenv("PATH"))
+	t.Setenv("ROOT", d.root)
+	d.system("aaa-nixos-1", "")
+	d.system("bbb-nixos-2", "")
+	d.link("nix/var/nix/profiles/system-1-link", oldSystem)
+	d.link("nix/var/nix/profiles/system", "system-1-link")
+	d.link("run/current-system", oldSystem)
+	d.link("run/booted-system", oldSystem)
+	return d
+}
+
+func (d *double) write(path, text string) {
+	d.t.Helper()
+	path = filepath.Join(d.root, path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil { //nolint:gosec // some are programs
+		d.t.Fatal(err)
+	}
+}
+
+func (d *double) program(name, script string) {
+	d.write("bin/"+name, "#!/bin/sh\necho "+name+` "$@" >>"$ROOT/calls"`+"\n"+script+"\n")
+}
+
+func (d *double) link(path, to string) {
+	d.t.Helper()
+	d.write(path, "")
+	os.Remove(filepath.Join(d.root, path)) //nolint:errcheck // Symlink tells
+	if err := os.Symlink(to, filepath.Join(d.root, path)); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// system makes one whose switch does what fails says before it does its work.
+func (d *double) system(name, fails string) {
+	dir := "nix/store/" + name + "/"
+	d.write(dir+"nixos-version", "26.05."+name+"\n")
+	d.write(dir+"system", "x86_64-linux")
+	d.write(dir+"etc/systemd/system/uncloud.service", "")
+	d.write(dir+"etc/systemd/system/uncloud-host.service", "")
+	d.link(dir+"etc/systemd/system/multi-user.target.wants/uncloud.service", "../uncloud.service")
+	d.write(dir+switchTo, "#!/bin/sh\necho "+name+` $1 >>"$ROOT/calls"`+"\n"+fails+`
+case $1 in
+test) ln -sfn /nix/store/`+name+` "$ROOT/run/current-system";;
+boot) readlink "$ROOT/nix/var/nix/profiles/$(readlink "$ROOT/nix/var/nix/profiles/system")" >"$ROOT/loader";;
+esac`)
+}
+
+func (d *double) calls() []string {
+	text, err := os.ReadFile(filepath.Join(d.root, "calls"))
+	if err != nil {
+		return nil
+	}
+	return strings.Split(strings.TrimSpace(strings.ReplaceAll(string(text), d.root, "")), "\n")
+}
+
+// goes lets a host on the double carry an order out; it is confirmed when it waits.
+func (d *double) goes(o Order) Attempt {
+	d.t.Helper()
+	h := New(Options{Dir: d.os.Dir, Machine: d.os, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	client := NewClient(d.root, d.os.Dir)
+	ctx, cancel := context.WithTimeout(d.t.Context(), 30*time.Second)
+	defer cancel()
+	if err := client.Order(o); err != nil {
+		d.t.Fatal(err)
+	}
+	wake, ended := make(chan struct{}, 1), make(chan error, 1)
+	go client.Watch(ctx, wake) //nolint:errcheck // ends with its context
+	go func() { ended <- h.Run(ctx) }()
+	for {
+		select {
+		case err := <-ended:
+			a, readErr := client.Attempt()
+			if err != nil || readErr != nil || ctx.Err() != nil {
+				d.t.Fatal(err, readErr, ctx.Err())
+			}
+			return a
+		case <-wake:
+			if a, err := client.Attempt(); err == nil && a.Step == Watching && o.Want != WantKeep {
+				o.Want = WantKeep
+				if err := client.Order(o); err != nil {
+					d.t.Fatal(err)
+				}
+			}
+		}
+	}
+}
+
+func TestTheRealProgramsAreCalled(t *testing.T) {
+	d := newDouble(t)
+	a := d.goes(Order{ID: "upg_1", Want: WantGo, Target: Target{System: newSystem}, Within: time.Minute})
+	if a.Step != Done || a.Former != oldSystem || a.Default.Number != 1 {
+		t.Fatalf("%+v", a)
+	}
+	want := []string{
+		"nix-store --realise " + newSystem + " --add-root /host/staged", "bbb-nixos-2 test",
+		"nix-env --profile /nix/var/nix/profiles/system --set " + newSystem, "bbb-nixos-2 boot",
+	}
+	if got := d.calls(); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	all, err := d.os.Generations()
+	if err != nil || len(all) != 2 || !all[1].Current || !all[1].Default || all[1].Booted || !all[0].Booted || all[1].NixOS != "26.05.bbb-nixos-2" {
+		t.Fatalf("%+v %v", all, err)
+	}
+	if s := Summary(all); s != "2 (booted 1)" {
+		t.Error(s)
+	}
+	before, ok := Before(all)
+	if !ok || before.Number != 1 {
+		t.Errorf("%+v", before)
+	}
+	a = d.goes(Order{ID: "upg_2", Want: WantGo, Target: Target{Generation: 1}, Within: time.Minute})
+	if all, _ = d.os.Generations(); a.Step != Done || len(all) != 2 || Summary(all) != "1 (booted)" {
+		t.Errorf("%+v %+v", a, all)
+	}
+}
+
+func TestFailuresSayWhatTheProgramSaid(t *testing.T) {
+	for what, c := range map[string]struct {
+		target Target
+		fails  string
+		want   string
+		calls  int
+	}{
+		"a flake that does not build": {Target{Flake: "bad", Name: "pi"}, "", `bad#nixosConfigurations."pi".config.system.build.toplevel does not build: error: attribute 'missing'`, 1},
+		"no store path":               {Target{System: "/etc"}, "", "/etc is no path of a system in /nix/store", 0},
+		"not here":                    {Target{System: "/nix/store/ccc"}, "", "ccc cannot be had: error: path '/nix/store/ccc' is not valid", 1},
+		"no such generation":          {Target{Generation: 7}, "", "there is no generation 7 on this machine", 0},
+		"a unit that does not start":  {Target{System: newSystem}, `[ $1 = boot ] || { echo "Failed to start nginx.service"; exit 4; }`, "the switch to bbb-nixos-2 failed: Failed to start nginx.service", 2},
+		"a full boot partition":       {Target{System: newSystem}, `[ $1 = test ] || { echo "No space left on device" >&2; exit 1; }`, "the boot loader cannot be set to bbb-nixos-2: No space left on device", 7},
+	} {
+		t.Run(what, func(t *testing.T) {
+			d := newDouble(t)
+			d.system("bbb-nixos-2", c.fails)
+			a := d.goes(Order{ID: "upg_1", Want: WantGo, Target: c.target, Within: time.Minute})
+			if a.Step != Failed || a.Error != c.want || a.Stuck {
+				t.Errorf("%+v", a)
+			}
+			if got := d.calls(); len(got) != c.calls {
+				t.Errorf("%d calls: %q", len(got), got)
+			}
+			all, err := d.os.Generations()
+			if loader, _ := os.ReadFile(filepath.Join(d.root, "loader")); err != nil || !strings.HasPrefix(Summary(all), "1 (booted)") || strings.Contains(string(loader), "bbb") {
+				t.Errorf("%+v %v, boots %s", all, err, loader)
+			}
+		})
+	}
+}
+
+func TestWhatIsRefused(t *testing.T) {
+	for remove, want := range map[string]string{
+		switchTo:                                  "bbb-nixos-2 is no NixOS system: it has no bin/switch-to-configuration",
+		"etc/systemd/system/uncloud.service":      "bbb-nixos-2 has no Uncloud in it (no uncloud.service): this machine would be lost to the cluster",
+		"etc/systemd/system/uncloud-host.service": "bbb-nixos-2 has no Uncloud in it (no uncloud-host.service): this machine would be lost to the cluster",
+		"etc/systemd/system/multi-user.target.wants/uncloud.service": "bbb-nixos-2 has no Uncloud in it (no multi-user.target.wants/uncloud.service): this machine would be lost to the cluster",
+	} {
+		d := newDouble(t)
+		if err := os.Remove(filepath.Join(d.root, newSystem, remove)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.os.Stage(t.Context(), Target{System: newSystem}); err == nil || err.Error() != want {
+			t.Errorf("%v", err)
+		}
+	}
+	d := newDouble(t)
+	d.write("nix/store/bbb-nixos-2/system", "aarch64-linux")
+	if _, err := d.os.Stage(t.Context(), Target{Flake: "good", Name: "m1"}); err == nil || err.Error() != "bbb-nixos-2 is for aarch64-linux, and this machine is x86_64-linux" {
+		t.Errorf("%v", err)
+	}
+}
+
+// A build that takes long is broken off when the upgrade is ended.
+func TestABuildIsBrokenOff(t *testing.T) {
+	d := newDouble(t)
+	d.program("nix", `: >"$ROOT/building"; exec sleep 60`)
+	h := New(Options{Dir: d.os.Dir, Machine: d.os, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	o := Order{ID: "upg_1", Want: WantStage, Target: Target{Flake: "good", Name: "m1"}, Within: time.Minute}
+	client := NewClient(d.root, d.os.Dir)
+	if err := client.Order(o); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- h.Run(t.Context()) }()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		if _, err := os.Stat(filepath.Join(d.root, "building")); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it does not build")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	o.Want, o.Reason = WantStop, "the upgrade was ended"
+	if err := client.Order(o); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if a, err := client.Attempt(); err != nil || a.Step != Failed || a.Error != "the upgrade was ended" {
+		t.Errorf("%+v %v", a, err)
+	}
+}
+
+func TestAnOrderThatCannotBeReadIsNone(t *testing.T) {
+	d := newDouble(t)
+	d.write("host/orders/upg_1.json", "{")
+	h := New(Options{Dir: d.os.Dir, Machine: d.os, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err := h.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(d.os.Dir, "orders/upg_1.json")); !os.IsNotExist(err) {
+		t.Error("it is left", err)
+	}
+}
+
+func TestSummary(t *testing.T) {
+	a, b := Info{Generation: Generation{12, "a"}}, Info{Generation: Generation{13, "b"}}
+	for want, mark := range map[string]func(a, b *Info){
+		"12 (booted)":             func(a, _ *Info) { a.Current, a.Booted, a.Default = true, true, true },
+		"13 (booted 12)":          func(a, b *Info) { b.Current, a.Booted, b.Default = true, true, true },
+		"12 (booted, next 13)":    func(a, b *Info) { a.Current, a.Booted, b.Default = true, true, true },
+		"13 (booted 12, next 12)": func(a, b *Info) { b.Current, a.Booted, a.Default = true, true, true },
+		"12 (not booted)":         func(a, _ *Info) { a.Current, a.Default = true, true },
+	} {
+		x, y := a, b
+		mark(&x, &y)
+		if got := Summary([]Info{x, y}); got != want {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+}
+
+func TestLastLines(t *testing.T) {
+	l := &lastLines{most: 2}
+	fmt.Fprint(l, "one\n\ntwo\nthr")
+	fmt.Fprint(l, "ee"+strings.Repeat("!", 1000)+"\nfour")
+	if got := l.lines(); len(got) != 2 || len(got[0]) != longestLine || !strings.HasPrefix(got[0], "three!") || got[1] != "four" {
+		t.Errorf("%q", got)
+	}
+}
