@@ -179,16 +179,34 @@ func (a *Agent) Info() *uncloudv1.InfoResponse {
 
 // Member is what the machine can do as a member.
 func (a *Agent) Member() (*server.Member, error) {
+	m, err := a.joined()
+	if err != nil {
+		return nil, err
+	}
+	return m.api()
+}
+
+// Arriving is Member while the machine still catches up.
+func (a *Agent) Arriving() (*server.Member, error) {
+	m, err := a.joined()
+	if err != nil {
+		return nil, err
+	}
+	return m.asMember(), nil
+}
+
+// joined is the member, or the fault that there is none.
+func (a *Agent) joined() (*member, error) {
 	a.mu.Lock()
 	m, phase, waits := a.member, a.phase, a.waits
 	a.mu.Unlock()
-	if m == nil && phase == phaseJoining {
+	switch {
+	case m != nil:
+		return m, nil
+	case phase == phaseJoining:
 		return nil, faults.New(faults.NotReady, "this machine changes to another copy of the state").WithHint("try again in a moment")
 	}
-	if m == nil {
-		return nil, notMember(a.cfg, waits)
-	}
-	return m.api()
+	return nil, notMember(a.cfg, waits)
 }
 
 func (a *Agent) current() *member {

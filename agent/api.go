@@ -64,6 +64,8 @@ func (o onlyMember) Info() *uncloudv1.InfoResponse {
 
 func (o onlyMember) Member() (*server.Member, error) { return o.m.api() }
 
+func (o onlyMember) Arriving() (*server.Member, error) { return o.m.asMember(), nil }
+
 func (o onlyMember) Init(context.Context, server.InitOptions) error { return alreadyMember(o.m) }
 
 func (o onlyMember) Join(context.Context, server.JoinOptions, func(string)) error {

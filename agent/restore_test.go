@@ -242,3 +242,23 @@ func TestALifeFollowsARestore(t *testing.T) {
 		}
 	}
 }
+
+// TestAMachineThatArrivesCanBeLookedAt: what its refusal advises must not be
+// refused as well.
+func TestAMachineThatArrivesCanBeLookedAt(t *testing.T) {
+	a := New(Config{}, quiet())
+	if _, err := a.Arriving(); faults.CodeOf(err) != faults.NotMember {
+		t.Errorf("no member: %v", err)
+	}
+	a.become(nil, phaseJoining)
+	_, err := a.Arriving()
+	refusedAs(t, err, faults.NotReady, "another copy")
+	m, _ := withContainers(t)
+	m.ready = make(chan struct{})
+	a.become(m, phaseJoining)
+	_, err = a.Member()
+	refusedAs(t, err, faults.NotReady, "catches up")
+	if got, err := a.Arriving(); err != nil || got.Store == nil {
+		t.Errorf("%v, %v", got, err)
+	}
+}

@@ -27,6 +27,9 @@ type Host interface {
 	// of the store, or takes in what the cluster lacks. It ends when the machine
 	// takes commands again.
 	RestoreStore(ctx context.Context, opts RestoreOptions, backup io.Reader) (*uncloudv1.RestoreStoreResponse, error)
+	// Arriving is Member for who only looks: it is there while the machine still
+	// catches up with the others.
+	Arriving() (*Member, error)
 	// Member is what the machine can do as a member; a not-member or
 	// not-ready fault while it is none.
 	Member() (*Member, error)

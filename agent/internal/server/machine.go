@@ -76,7 +76,7 @@ func parseEndpoints(texts []string) ([]netip.AddrPort, error) {
 }
 
 func (s machineService) WireGuard(context.Context, *connect.Request[uncloudv1.WireGuardRequest]) (*connect.Response[uncloudv1.WireGuardResponse], error) {
-	m, err := s.host.Member()
+	m, err := s.host.Arriving()
 	if err != nil {
 		return nil, err
 	}

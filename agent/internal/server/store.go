@@ -15,7 +15,7 @@ import (
 const backupChunk = 256 << 10
 
 func (s machineService) StoreStatus(context.Context, *connect.Request[uncloudv1.StoreStatusRequest]) (*connect.Response[uncloudv1.StoreStatusResponse], error) {
-	m, err := s.host.Member()
+	m, err := s.host.Arriving()
 	if err != nil {
 		return nil, err
 	}
@@ -23,7 +23,7 @@ func (s machineService) StoreStatus(context.Context, *connect.Request[uncloudv1.
 }
 
 func (s machineService) CheckStore(ctx context.Context, _ *connect.Request[uncloudv1.CheckStoreRequest]) (*connect.Response[uncloudv1.CheckStoreResponse], error) {
-	m, err := s.host.Member()
+	m, err := s.host.Arriving()
 	if err != nil {
 		return nil, err
 	}

@@ -103,6 +103,8 @@ func (m *machine) Reset(context.Context) error {
 	return m.failReset
 }
 
+func (m *machine) Arriving() (*Member, error) { return m.Member() }
+
 func (m *machine) Member() (*Member, error) {
 	member := &Member{
 		Self: m.id, State: m.snapshot, Alive: func() spec.Alive { return m.alive }, RTT: func(string) (time.Duration, bool) { return 0, false },
