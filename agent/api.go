@@ -88,10 +88,7 @@ func (m *member) notes() []server.Note {
 	for _, n := range m.driver.Notes() {
 		out = append(out, serviceNote(state, n.Service, n.Code, n.Text)...)
 	}
-	if clone := m.sync.Status().Clone; clone != "" {
-		out = append(out, server.Note{Code: "store.clone", Text: "machine " + clone + " runs on a copy of this machine's disk; reset one of the two"})
-	}
-	return out
+	return append(out, m.storeNotes()...)
 }
 
 func (m *member) wireGuard() *uncloudv1.WireGuardResponse {

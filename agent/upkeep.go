@@ -2,7 +2,10 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	"uncloud/agent/internal/server"
 )
 
 // upkeepEvery is how often old tombstones are looked for. They are kept for a
@@ -34,4 +37,23 @@ func (m *member) collect(ctx context.Context) {
 	case n > 0:
 		m.sub("store").Info("forgot old tombstones that every machine has", "rows", n)
 	}
+}
+
+// storeNotes is what the store and its replication suffer from.
+func (m *member) storeNotes() []server.Note {
+	var out []server.Note
+	note := func(code, format string, args ...any) {
+		out = append(out, server.Note{Code: code, Text: fmt.Sprintf(format, args...)})
+	}
+	st := m.store.Status()
+	if clone := m.sync.Status().Clone; clone != "" {
+		note("store.clone", "machine %s runs on a copy of this machine's disk; reset one of the two", clone)
+	}
+	if st.ClockSkewed {
+		note("store.clock", "a change from another machine is stamped ahead of the time here; set the clock of one of the two")
+	}
+	if st.Quarantined > 0 {
+		note("store.quarantine", "%d rows from other machines do not fit their tables and are set aside", st.Quarantined)
+	}
+	return out
 }

@@ -152,7 +152,7 @@ type Status struct {
 	Deleted     int    // tombstones
 	Unreadable  int    // rows that State leaves out
 	Quarantined int    // rows that their tables refused; see Quarantine
-	ClockSkewed bool   // since start, a change came stamped ahead of the time here
+	ClockSkewed bool   // within the hour, a change came stamped ahead of the time here
 }
 
 // Status never blocks and reads no disk.
@@ -161,7 +161,7 @@ func (s *Store) Status() Status {
 	st := Status{
 		Site: site, Head: known.Head(site), Sites: len(known),
 		Rows: int(s.rows.Load()), Deleted: int(s.deleted.Load()),
-		Unreadable: int(s.badCount.Load()), Quarantined: int(s.quarantined.Load()), ClockSkewed: s.skewed.Load(),
+		Unreadable: int(s.badCount.Load()), Quarantined: int(s.quarantined.Load()), ClockSkewed: s.clockSkewed(),
 	}
 	for _, ranges := range known {
 		st.Missing += ranges.Gaps().Count()

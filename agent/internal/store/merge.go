@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"uncloud/agent/internal/crdt"
 )
@@ -122,11 +123,22 @@ func allOf(versions []Version) crdt.Known {
 	return k
 }
 
+// skewTold is for how long a change from ahead of the time is a sign that
+// clocks differ: a machine without a clock of its own may have been set since.
+const skewTold = time.Hour
+
 func (s *Store) noteSkew(row crdt.Row) {
-	if !s.skewed.Swap(true) {
+	if !s.clockSkewed() {
 		s.log.Warn("clocks differ: a change from another machine is stamped ahead of the time here",
 			"table", row.Table, "key", row.Key, "stamped", row.Record.MaxStamp().Time())
 	}
+	now := time.Now()
+	s.skewedAt.Store(&now)
+}
+
+func (s *Store) clockSkewed() bool {
+	at := s.skewedAt.Load()
+	return at != nil && time.Since(*at) < skewTold
 }
 
 // Reseat gives this store a new site id, if seen, which another machine knows,

@@ -59,7 +59,7 @@ type Store struct {
 	closing  chan struct{} // closed with the store
 	current  atomic.Pointer[view]
 	site     atomic.Pointer[crdt.SiteID]
-	skewed   atomic.Bool
+	skewedAt atomic.Pointer[time.Time] // when a change came stamped ahead, last
 	badCount atomic.Int64
 	rows     atomic.Int64 // living ones
 	deleted  atomic.Int64
