@@ -37,7 +37,7 @@ func openPlain(ctx context.Context, dir, synchronous string) (p *plain, err erro
 	if p.conn, err = p.db.Conn(ctx); err != nil {
 		return nil, errors.Join(err, p.db.Close())
 	}
-	setup := "PRAGMA journal_mode = WAL; PRAGMA synchronous = " + synchronous + "; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -4000;" + benchSchema
+	setup := "PRAGMA journal_mode = WAL; PRAGMA synchronous = " + synchronous + "; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -4000; PRAGMA temp_store = MEMORY;" + benchSchema
 	if _, err := p.conn.ExecContext(ctx, setup); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
@@ -62,9 +62,11 @@ func (p *plain) close() error {
 	return errors.Join(p.conn.Close(), p.db.Close())
 }
 
-func (p *plain) write(ctx context.Context, from, rows int) error {
+// write inserts rows in one transaction. Its statements cannot be interrupted,
+// as those of the store: otherwise each would cost the driver a goroutine.
+func (p *plain) write(from, rows int) error {
 	run := func(s driver.Stmt, args ...driver.NamedValue) error {
-		_, err := s.(driver.StmtExecContext).ExecContext(ctx, args)
+		_, err := s.(driver.StmtExecContext).ExecContext(context.Background(), args)
 		return err
 	}
 	if err := run(p.begin); err != nil {
@@ -184,7 +186,7 @@ func (b *bench) insert(ctx context.Context) error {
 		err := b.each(func(dir string) error {
 			return withBoth(ctx, dir, "FULL", func(table *plain, s *store.Store) error {
 				return p.turns(c.count,
-					func(i int) error { return table.write(ctx, i*c.rows, c.rows) },
+					func(i int) error { return table.write(i*c.rows, c.rows) },
 					func(i int) error { return putRows(ctx, s, i*c.rows, c.rows) })
 			})
 		})
@@ -221,7 +223,7 @@ func (b *bench) size(ctx context.Context) error {
 		var filled pair
 		err := withBoth(ctx, dir, "NORMAL", func(table *plain, s *store.Store) error {
 			return filled.turns(sizeRows/100,
-				func(i int) error { return table.write(ctx, i*100, 100) },
+				func(i int) error { return table.write(i*100, 100) },
 				func(i int) error { return putRows(ctx, s, i*100, 100) })
 		})
 		if err != nil {
@@ -271,7 +273,7 @@ func (b *bench) merge(ctx context.Context) error {
 		// What is merged is not waited for on disk; nor is the control.
 		return withBoth(ctx, dir, "NORMAL", func(table *plain, s *store.Store) error {
 			return p.turns(len(batches),
-				func(i int) error { return table.write(ctx, i*mergeBatch, mergeBatch) },
+				func(i int) error { return table.write(i*mergeBatch, mergeBatch) },
 				func(i int) error {
 					_, err := s.Merge(ctx, batches[i])
 					return err

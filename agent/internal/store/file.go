@@ -29,7 +29,7 @@ const (
 // "What a commit promises".
 const (
 	writerSetup = `PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000;
-		PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -4000;`
+		PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -4000; PRAGMA temp_store = MEMORY;`
 	readerSetup = `PRAGMA query_only = ON; PRAGMA busy_timeout = 10000; PRAGMA cache_size = -1000;`
 )
 
@@ -71,7 +71,7 @@ func openFile(o Options, tables []Table, random io.Reader) (f *file, err error) 
 		return f, err
 	}
 	f.path = path
-	if f.w, err = openConn(path, writerSetup, f.registerGuard); err != nil {
+	if f.w, err = openConn(path, writerSetup+passTable, f.registerGuard); err != nil {
 		return f, asFault(fmt.Errorf("open %s: %w", path, err))
 	}
 	if err := f.migrate(o.schema); err != nil {

@@ -100,17 +100,23 @@ func (s *Store) join(rows []crdt.Row, known crdt.Known) (outcome, error) {
 // written over what the file held before.
 func dedupe(rows []crdt.Row) []crdt.Row {
 	first := make(map[rowID]int, len(rows))
-	out := rows[:0:0]
-	for _, r := range rows {
+	out, kept := rows, 0 // rows itself until one is named twice
+	for i, r := range rows {
 		id := rowID{r.Table, r.Key}
-		i, twice := first[id]
-		if !twice {
-			first[id] = len(out)
-			out = append(out, r)
+		at, twice := first[id]
+		if twice {
+			if kept == i {
+				out = slices.Clone(rows[:i])
+			}
+			out[at].Record = crdt.Merge(out[at].Record, r.Record)
+			out[at].Writers = crdt.MergeWriters(out[at].Writers, r.Writers, allOf(r.Writers))
 			continue
 		}
-		out[i].Record = crdt.Merge(out[i].Record, r.Record)
-		out[i].Writers = crdt.MergeWriters(out[i].Writers, r.Writers, allOf(r.Writers))
+		if kept < i {
+			out = append(out, r)
+		}
+		first[id] = kept
+		kept++
 	}
 	return out
 }

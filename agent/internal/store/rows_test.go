@@ -1,12 +1,15 @@
 package store
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
 
 	"uncloud/agent/internal/crdt"
+	"uncloud/internal/spec"
 )
 
 // Rows of one transaction are looked up and written by lists of their keys.
@@ -83,5 +86,59 @@ func TestGuardsOfEarlierAgents(t *testing.T) {
 		if err != nil || n != want {
 			t.Errorf("%d guards look %s the row, %v", n, kind, err)
 		}
+	}
+}
+
+// The pass that a large transaction takes ends with it, also when it fails.
+func TestThePassOfALargeTransactionEnds(t *testing.T) {
+	s := open(t, Options{})
+	raw := "INSERT INTO projects (id, _record) VALUES ('raw', x'')"
+	var rows []spec.Row
+	for i := range 2 * many {
+		rows = append(rows, project(i))
+	}
+	put(t, s, rows...)
+	if err := s.file.w.script(raw); err == nil {
+		t.Error("a write after a large transaction passes")
+	}
+	failed := errors.New("failed")
+	err := s.file.write(false, func(c *conn) error {
+		return c.passing(func() error {
+			if err := c.script(raw); err != nil {
+				t.Error("the writer does not pass:", err)
+			}
+			return failed
+		})
+	})
+	if !errors.Is(err, failed) || s.file.w.script(raw) == nil {
+		t.Error("a write after a failed transaction passes:", err)
+	}
+}
+
+// A batch may name a row several times: that is their merge. The batch itself
+// stays as it was.
+func TestRowsNamedTwice(t *testing.T) {
+	var rows []crdt.Row
+	for i, key := range []string{"a", "b", "a", "c", "b", "a", "d"} {
+		row := rawRow("t", key, crdt.SiteID{15: byte(i + 1)})
+		row.Record.CL = uint64(1 + i)
+		rows = append(rows, row)
+	}
+	given := slices.Clone(rows)
+	got := dedupe(rows)
+	var told []string
+	for _, r := range got {
+		told = append(told, fmt.Sprintf("%s%d %d", r.Key, r.Record.CL, len(r.Writers)))
+	}
+	if want := []string{"a6 3", "b5 2", "c4 1", "d7 1"}; !slices.Equal(told, want) {
+		t.Errorf("%v, not %v", told, want)
+	}
+	for i := range rows {
+		if rows[i].Record.CL != given[i].Record.CL || len(rows[i].Writers) != 1 {
+			t.Errorf("row %d of the batch was written to", i)
+		}
+	}
+	if one := dedupe(rows[:2]); &one[0] != &rows[0] {
+		t.Error("a batch without repetition was copied")
 	}
 }

@@ -114,6 +114,20 @@ func (p *pointed) save(c *conn, site int64) error {
 // saveAll writes each row over its old one, which load gave with its place. No
 // row may be named twice.
 func (f *file) saveAll(c *conn, changes []change) error {
+	save := func() error { return f.saveRows(c, changes) }
+	var err error
+	if len(changes) < many {
+		err = save()
+	} else {
+		err = c.passing(save)
+	}
+	if err != nil {
+		return err
+	}
+	return f.dict.flush(c)
+}
+
+func (f *file) saveRows(c *conn, changes []change) error {
 	fresh := map[*shape]*bulk{}
 	var versions pointers
 	for i := range changes {
@@ -136,7 +150,7 @@ func (f *file) saveAll(c *conn, changes []change) error {
 	if err := versions.save(c, &f.dict); err != nil {
 		return fmt.Errorf("insert versions: %w", err)
 	}
-	return f.dict.flush(c)
+	return nil
 }
 
 // save writes one row, or puts it into the bulk of its table in fresh. left is
