@@ -9,6 +9,7 @@
     ./ingress.nix
     ./names.nix
     ./storage.nix
+    ./upgrade.nix
     ./podman.nix
     ./people.nix
     ./logs.nix
