@@ -2,6 +2,7 @@
 # What the virtual machines of scenarios are made of, built once and kept:
 #
 #   image.sh qemu DIR    QEMU of Debian trixie in a directory of its own; DIR/run PROGRAM runs it
+#   image.sh driver DIR  a Debian root with what the NixOS test driver needs
 #   image.sh base DIR    DIR/disk.raw, DIR/vmlinuz and DIR/initrd of a small Debian trixie server
 #
 # Nothing of the product is in them. MIRROR names a Debian mirror.
@@ -25,6 +26,12 @@ qemu() {
     bootstrap --format=directory --variant=extract --include=qemu-system-x86,qemu-utils
     install -m 755 "$here/run-qemu" "$part/run"
     "$part/run" qemu-system-x86_64 --version
+}
+
+# A root in which the NixOS test driver runs.
+driver() {
+    bootstrap --format=directory --variant=minbase \
+        --include=python3,python3-pydantic,python3-colorama,python3-junit.xml,vde2,mount,iproute2
 }
 
 base() {

@@ -88,7 +88,7 @@ class Images:
         return _digest(*parts)
 
     def _script(self, what: str, place: Path) -> None:
-        what_it_is = {"qemu": "QEMU of Debian trixie", "base": "the disk of a Debian trixie machine"}[what]
+        what_it_is = {"qemu": "QEMU of Debian trixie", "base": "the disk of a Debian trixie machine", "driver": "a root for the NixOS test driver"}[what]
         self.say(f"making {what_it_is} (once, a minute)")
         log = self.cache / f"vm-{what}.log"
         with log.open("wb") as out:
@@ -116,6 +116,10 @@ class Images:
     def overlay(self, path: Path, backing: Path, form: str) -> None:
         """Makes a disk that begins as another one."""
         subprocess.run([*self.qemu_img, "create", "-q", "-f", "qcow2", "-F", form, "-b", backing, path], check=True)
+
+    def driver_root(self) -> Path:
+        """A Debian root with what the real NixOS test driver needs."""
+        return self._kept("vm-driver", self._script_digest("driver"), lambda place: self._script("driver", place))
 
     # --- the snapshot ----------------------------------------------------------------------
 
@@ -226,6 +230,13 @@ def blank(path: Path, mebibytes: int) -> None:
     if path.stat().st_size > mebibytes << 20:
         raise BrokenError(f"{path.name} is larger than {mebibytes} MiB")
     os.truncate(path, mebibytes << 20)
+
+
+def remove_disks(directory: Path) -> None:
+    """Removes what machines had, and leaves what they said."""
+    for path in directory.iterdir():
+        if path.suffix in (".qcow2", ".seed", ".empty") or path.name in ("product", "uc", "uncloudd"):
+            path.unlink()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,36 @@
+"""What runs in the root of the real NixOS test driver: real_inside.py SCRIPT DIRECTORY START-SCRIPT...
+
+Owns how that driver is called. Two of its imports are for its interactive mode
+only, and empty here.
+"""
+
+import sys
+import types
+from pathlib import Path
+
+for name in ("ptpython", "ptpython.ipython", "ptpython.repl"):
+    sys.modules[name] = types.ModuleType(name)
+debugger = types.ModuleType("remote_pdb")
+debugger.RemotePdb = object
+sys.modules["remote_pdb"] = debugger
+sys.path.insert(0, "/nixpkgs/nixos/lib/test-driver/src")
+
+from test_driver.driver import Driver, DriverConfiguration, NodeConfiguration  # noqa: E402
+from test_driver.logger import CompositeLogger, TerminalLogger  # noqa: E402
+
+script, directory, *starts = map(Path, sys.argv[1:])
+names = [start.name.removeprefix("run-").removesuffix("-vm") for start in starts]
+configuration = DriverConfiguration(
+    vms={name: NodeConfiguration(name=name, start_script=start) for name, start in zip(names, starts)},
+    containers={},
+    vlans=[1],
+    global_timeout=3600,
+    enable_ssh_backdoor=False,
+    test_script=script,
+)
+out = directory / "out"
+out.mkdir(exist_ok=True)
+with Driver(configuration, out, CompositeLogger([TerminalLogger()])) as driver:
+    driver.run_tests()
+    for machine in driver.machines:
+        machine.crash()
