@@ -340,51 +340,10 @@ func (n *node) crash(down time.Duration) {
 	n.sim.after(down, n.start)
 }
 
-// upgrade starts a newer agent on a node.
-func (n *node) upgrade(down time.Duration) {
-	newer, ok := n.rep.(interface{ upgrade() })
-	if ok && n.up {
-		n.crash(down)
-		newer.upgrade()
-	}
-}
-
 func (n *node) write(value string, keys ...string) {
 	if n.up && !n.paused {
 		at := n.clock.Next(n.wall())
 		n.version = n.version.Union(crdt.Knows(n.rep.write(at, value, keys...)))
-	}
-}
-
-// wall is the time by the node's clock.
-func (n *node) wall() time.Time { return n.sim.now.Add(n.sim.weeks + n.skew) }
-
-// floor is what the core knows of it.
-func (n *node) floor() crdt.Floor {
-	if n.deaf {
-		return crdt.Floor{}
-	}
-	return n.rep.Floor()
-}
-
-// collect is Syncer.Collect; members are those who must have the tombstones.
-func (n *node) collect(members []string) {
-	if !n.up || n.paused {
-		return
-	}
-	n.step(census{})
-	everyone, told := n.core.everyone(members, n.rep.Known())
-	if !told {
-		return
-	}
-	n.rep.setTime(n.wall())
-	gone, err := n.rep.Collect(context.Background(), everyone)
-	if err != nil {
-		panic(err)
-	}
-	if gone > 0 {
-		n.sim.forgotten += gone
-		n.step(collected{})
 	}
 }
 
@@ -455,19 +414,6 @@ func (n *node) act(a any) {
 	default:
 		panic(fmt.Sprintf("action %T", a))
 	}
-}
-
-func (n *node) relay(a readRelay) {
-	out := read{From: a.From, Batch: crdt.Batch{Marks: crdt.Known{}}}
-	for _, site := range a.Marks.Sites() {
-		for _, r := range a.Marks[site] {
-			b, err := n.rep.Export(context.Background(), site, r.First, r.Last, 2000)
-			if err == nil {
-				out.Batch.Rows, out.Batch.Marks = append(out.Batch.Rows, b.Rows...), out.Batch.Marks.Union(b.Marks)
-			}
-		}
-	}
-	n.step(out)
 }
 
 func (n *node) diskTime() time.Duration { return n.sim.disk() + n.slow }
