@@ -46,8 +46,8 @@ func TestAFlashedMachineIsToldByOneFileWhoItIs(t *testing.T) {
 	lay := func(text string) { t.Helper(); try(t, flashed.WriteFile(ctx, card+"/uncloud.txt", text)) }
 
 	// A wrong key: nothing is taken, and whoever looks is told.
-	lay("nmae = shelf\r\n" + ticket)
-	const wrong = `uncloud.txt on ` + card + `, line 1: there is no key "nmae": did you mean name?`
+	lay("naame = shelf\r\n" + ticket)
+	const wrong = `uncloud.txt on ` + card + `, line 1: there is no key "naame": did you mean name?`
 	if out := firstBoot(t, flashed); !strings.Contains(out, wrong) || !strings.Contains(out, "nothing was taken") {
 		t.Errorf("the console shows %q", out)
 	}

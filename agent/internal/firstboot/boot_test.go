@@ -324,8 +324,8 @@ func TestWhatIsWrongIsSaidAndTheRestGoesOn(t *testing.T) {
 		said string
 		took bool
 	}{
-		"an unknown key": {func(w *world) { w.disk.lay("/mnt/ESP/uncloud.txt", "nmae = pi-1\nticket = "+ticket) },
-			`uncloud.txt on ESP, line 1: there is no key "nmae": did you mean name?`, false},
+		"an unknown key": {func(w *world) { w.disk.lay("/mnt/ESP/uncloud.txt", "naame = pi-1\nticket = "+ticket) },
+			`uncloud.txt on ESP, line 1: there is no key "naame": did you mean name?`, false},
 		"a volume that cannot be mounted": {func(w *world) {
 			w.mount["FIRMWARE"] = errors.New("it is broken")
 			w.disk.lay("/mnt/UNCLOUD/uncloud.txt", "name = pi-1")
@@ -378,7 +378,7 @@ func TestWhatIsWrongIsSaidAndTheRestGoesOn(t *testing.T) {
 
 func TestATroubleIsOverWhenItIs(t *testing.T) {
 	w := newWorld(t)
-	w.disk.lay("/mnt/ESP/uncloud.txt", "nmae = pi-1\n")
+	w.disk.lay("/mnt/ESP/uncloud.txt", "naame = pi-1\n")
 	w.boot(t)
 	if w.file("/var/lib/first/troubles") == "" {
 		t.Fatal("no trouble")

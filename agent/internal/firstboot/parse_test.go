@@ -60,8 +60,8 @@ func TestWhatCannotBeIsASentence(t *testing.T) {
 		Zone:   func(name string) bool { return name == "Europe/Berlin" },
 	}
 	tests := []struct{ line, said string }{
-		{"nmae = pi", `line 2: there is no key "nmae": did you mean name?`},
-		{"adress = 1.2.3.4/24", `there is no key "adress": did you mean address?`},
+		{"naame = pi", `line 2: there is no key "naame": did you mean name?`},
+		{"addres = 1.2.3.4/24", `there is no key "addres": did you mean address?`},
 		{"Hostname = pi", `there is no key "hostname": did you mean name?`},
 		{"ssh_key = x", `there is no key "ssh_key": did you mean key?`},
 		{"ssid = x", "did you mean wifi?"},
@@ -198,7 +198,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(utf16With(binary.LittleEndian, "wifi = a / "+secretWord)))
 	f.Add([]byte("uncloud-ticket-v1." + secretWord))
 	f.Add([]byte("wifi=a / " + secretWord + "\rname=x"))
-	f.Add([]byte("nmae = pi\n" + secretWord))
+	f.Add([]byte("naame = pi\n" + secretWord))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		s, troubles := Parse(content, Checks{})
 		if len(troubles) > 0 {
