@@ -14,8 +14,8 @@ func (a *ailment) note(ctx context.Context, log *slog.Logger, what string, err e
 	switch {
 	case err != nil && ctx.Err() != nil: // the end of Run, and no news
 	case err != nil && !a.lasts.Swap(true):
-		log.Warn("cannot "+what+"; trying on", "err", err)
+		log.Warn("part of replication fails and is tried again", "action", what, "err", err)
 	case err == nil && a.lasts.Load() && a.lasts.Swap(false):
-		log.Info("can " + what + " again")
+		log.Info("part of replication works again", "action", what)
 	}
 }

@@ -57,7 +57,7 @@ func openReal(t *testing.T, n int) *realStore {
 
 // memoryDir is a folder that costs no disk, where the machine has such.
 func memoryDir(t *testing.T) string {
-	dir, err := os.MkdirTemp("/dev/shm", "simulated")
+	dir, err := os.MkdirTemp("/dev/shm", "simulated") //nolint:usetesting // that would be on the disk
 	if err != nil {
 		return t.TempDir()
 	}

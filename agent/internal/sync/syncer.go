@@ -286,7 +286,7 @@ func (s *Syncer) export(ctx context.Context, a exportRange) {
 		e.Batch, e.Err = s.store.Export(ctx, a.Site, a.Range.First, a.Range.Last, frameBytes)
 		e.Floor = s.store.Floor()
 	}
-	s.reading.note(ctx, s.log, "answer another machine", e.Err)
+	s.reading.note(ctx, s.log, "answer", e.Err)
 	s.step(e)
 }
 
@@ -297,7 +297,7 @@ func (s *Syncer) readRelay(ctx context.Context, a readRelay) {
 	for site, ranges := range a.Marks {
 		for _, r := range ranges {
 			b, err := s.store.Export(ctx, site, r.First, r.Last, frameBytes)
-			s.reading.note(ctx, s.log, "pass on a change", err)
+			s.reading.note(ctx, s.log, "relay", err)
 			out.Batch.Rows = append(out.Batch.Rows, b.Rows...)
 			out.Batch.Marks = out.Batch.Marks.Union(b.Marks)
 		}
@@ -334,7 +334,7 @@ func (s *Syncer) merge(ctx context.Context, a mergeBatch) {
 	if errors.Is(err, crdt.ErrImpossible) {
 		s.noteSpoilt(err)
 	} else {
-		s.merging.note(ctx, s.log, "merge what another machine sent", err)
+		s.merging.note(ctx, s.log, "merge", err)
 	}
 	s.step(merged{mergeBatch: a, Repaired: repaired, Err: err})
 }
@@ -348,13 +348,13 @@ func (s *Syncer) noteSpoilt(err error) {
 
 func (s *Syncer) sum(ctx context.Context, a readSums) {
 	known, tables, err := s.store.Buckets(ctx)
-	s.reading.note(ctx, s.log, "hash the store", err)
+	s.reading.note(ctx, s.log, "hash", err)
 	s.step(summed{Link: a.Link, Theirs: a.Theirs, Known: known, Tables: tables, Err: err})
 }
 
 func (s *Syncer) buckets(ctx context.Context, a readBuckets) {
 	found, err := s.store.BucketRows(ctx, a.Buckets)
-	s.reading.note(ctx, s.log, "read rows to compare", err)
+	s.reading.note(ctx, s.log, "compare", err)
 	s.step(bucketsRead{Link: a.Link, Rows: found, Err: err})
 }
 
