@@ -66,7 +66,11 @@ let
       );
       "etc/modules-load.d/60-uncloud.conf" = lib.concatLines (lib.naturalSort modules);
       "firewall.json" = "${builtins.toJSON firewall}\n";
-    };
+    }
+    # What it may be upgraded to.
+    // lib.concatMapAttrs (
+      name: other: lib.mapAttrs' (path: lib.nameValuePair "specialisation/${name}/${path}") (files other.configuration)
+    ) config.specialisation;
 
   machines = {
     # services.uncloud.enable = true; and nothing else.

@@ -1,4 +1,4 @@
-# Three machines with generations. Each brings along what it is upgraded to:
+# Two machines with generations. Each brings along what it is upgraded to:
 # one that differs a little, one that nobody hears of again, and one in which
 # Uncloud was forgotten.
 let
@@ -7,6 +7,7 @@ let
     {
       virtualisation.useBootLoader = true;
       system.switch.enable = true;
+      services.uncloud.upgrade.confirmWithin = "2m";
       services.uncloud.labels.release = "first";
       specialisation = {
         next.configuration.services.uncloud.labels.release = lib.mkForce "next";
