@@ -21,6 +21,7 @@ let
   };
 in
 {
+  image.baseName = lib.mkForce "uncloud-${pkgs.stdenv.hostPlatform.system}";
   isoImage = {
     edition = "uncloud";
     makeEfiBootable = true;

@@ -1,6 +1,11 @@
 # The machine that every image holds: a member of a cluster to be, and nothing
 # that it does not need for that.
-{ lib, modulesPath, ... }:
+{
+  lib,
+  pkgs,
+  modulesPath,
+  ...
+}:
 {
   imports = [
     "${modulesPath}/profiles/minimal.nix"
@@ -13,8 +18,9 @@
     firstBoot.enable = true;
   };
 
-  # uncloud.txt lies there until it is read, and holds a secret.
   image.modules = lib.genAttrs [ "raw-efi" "qemu-efi" ] (_: {
+    image.baseName = "uncloud-${pkgs.stdenv.hostPlatform.system}";
+    # uncloud.txt lies there until it is read, and holds a secret.
     fileSystems."/boot".options = [ "umask=0077" ];
   });
 
@@ -32,7 +38,7 @@
     dates = "weekly";
     options = "--delete-older-than 30d";
   };
-  boot.loader.systemd-boot.configurationLimit = lib.mkDefault 5;
+  boot.loader.systemd-boot.configurationLimit = lib.mkDefault 3; # on 250 MB
   boot.loader.generic-extlinux-compatible.configurationLimit = lib.mkDefault 5;
 
   # A machine without a clock of its own cannot check certificates otherwise.

@@ -52,7 +52,7 @@ step() {
     (set -e; "part_${part//-/_}") 2>&1 | progress "$log"
     status=${PIPESTATUS[0]}
     set -e
-    if [ $status = 0 ]; then
+    if [ "$status" = 0 ]; then
         say "ok     $part ($((SECONDS - start)) s)"
         [ "$part" = build ] || : >"$mark"
     else
@@ -70,9 +70,9 @@ progress() {
     while IFS= read -r line; do
         printf '%s\n' "$line" >>"$1"
         case $line in
-            'checking '* | 'trace: '*)
+            'checking derivation '* | 'checking app '* | 'trace: '*)
                 [ -z "$what" ] || printf 'dev:          %4d s  %s\n' $((SECONDS - at)) "$what" >&2
-                what=${line#checking } what=${what#derivation } what=${what#trace: } what=${what%...} at=$SECONDS
+                what=${line#checking } what=${what#derivation } what=${what#app } what=${what#trace: } what=${what%...} at=$SECONDS
                 ;;
         esac
     done
@@ -117,7 +117,7 @@ part_lock() { in_nix nix flake metadata --offline --no-update-lock-file path:/sr
 
 part_scripts() {
     need shellcheck=shellcheck python3=python3 mkfs.vfat=dosfstools sfdisk=fdisk
-    shellcheck nix/dev.sh nix/check.sh packaging/uncloud-names images/install-test.sh
+    shellcheck nix/dev.sh nix/check.sh packaging/uncloud-names packaging/install.sh images/install-test.sh
     shellcheck --shell=bash images/install.sh
     local script
     for script in nix/demo.py tests/nixos/*.py; do

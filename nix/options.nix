@@ -20,7 +20,7 @@ let
   );
 
   # Roles of NixOS's Markdown, as a reader of the bare file expects them.
-  plain = lib.replaceStrings [ "{option}`" "{file}`" "{command}`" ] [ "`" "`" "`" ];
+  plain = lib.replaceStrings [ "{option}`" "{file}`" "{command}`" "{manpage}`" ] [ "`" "`" "`" "`" ];
   code =
     value: if lib.hasInfix "\n" value.text then "\n\n```nix\n${value.text}\n```" else " `${value.text}`";
   line = name: value: lib.optionalString (value != null) "\n\n${name}:${code value}";

@@ -120,6 +120,7 @@ lib.concatLists [
   (said { } { virtualisation.podman.enable = lib.mkForce false; } "virtualisation.podman.enable is off")
   (said { storage.containersDir = "/tmp/containers"; } { } "containersDir would not outlive a boot")
   (said { users = [ "alice" ]; } { users.mutableUsers = false; } "names alice, and users.users does not")
+  (said { upgrade.schedule = "Sun 03:00"; } { } "this one follows none")
   (said { projects.Shop = project; } { } "Shop cannot be a project's name")
   (said { projects.shop = { }; } { } "must have either file or compose")
 

@@ -121,6 +121,10 @@ in
       (refuse (fleeting != [ ]) ''
         services.uncloud.storage: ${list fleeting} would not outlive a boot. Choose a place such as /var/lib.'')
 
+      (refuse (cfg.upgrade.schedule != null && cfg.upgrade.flake == null) ''
+        services.uncloud.upgrade.schedule has the machines upgrade to the flakes that they follow, and this one follows none.
+        Set services.uncloud.upgrade.flake.'')
+
       # Projects.
       (refuse (badNames != [ ]) ''
         services.uncloud.projects: ${list badNames} cannot be a project's name. Use small letters, digits and dashes.'')

@@ -9,9 +9,6 @@ in
 
     # Text, and not an option of another module: the same file is installed on
     # machines that are not NixOS.
-    environment.etc."containers/containers.conf.d/60-uncloud.conf".text = ''
-      [network]
-      firewall_driver = "nftables"
-    '';
+    environment.etc."containers/containers.conf.d/60-uncloud.conf".text = builtins.readFile ../../packaging/containers.conf;
   };
 }
