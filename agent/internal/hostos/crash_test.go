@@ -231,6 +231,19 @@ func TestASecondBootWithoutConfirmationReturns(t *testing.T) {
 	}
 }
 
+func TestWhatAPersonActivatesMeanwhileStays(t *testing.T) {
+	b := newBench(t, t.TempDir())
+	b.order(Order{ID: "upg_1", Want: WantGo, Target: Target{System: newSystem}, Within: time.Hour})
+	b.live()
+	if err := b.twin.Try(t.Context(), "/nix/store/ccc-nixos-3"); err != nil {
+		t.Fatal(err)
+	}
+	b.live()
+	if a := b.attempt(); a.Step != Failed || a.Error != "ccc-nixos-3 was activated by hand in the meantime" || b.twin.Running() != "/nix/store/ccc-nixos-3" {
+		t.Fatalf("%+v", a)
+	}
+}
+
 func TestARemovedOrderReturns(t *testing.T) {
 	b := newBench(t, t.TempDir())
 	b.order(Order{ID: "upg_1", Want: WantGo, Target: Target{System: newSystem}, Within: time.Hour})

@@ -76,5 +76,5 @@
 //
 // At boot the machine has to set both links in /run before uncloud-host.service
 // and uncloud.service are started. Boots are told apart by
-// /proc/sys/kernel/random/boot_id.
+// /proc/sys/kernel/random/boot_id and by when process 1 began (/proc/1/stat).
 package hostos

@@ -79,6 +79,9 @@ func (a Attempt) begin(o Order, s Seen) (Attempt, Action) {
 
 func (a Attempt) watch(o Order, s Seen) (Attempt, Action) {
 	switch {
+	case s.Current != a.New:
+		// A person did that, and it is not taken back.
+		return a.fail(Name(s.Current) + " was activated by hand in the meantime"), Nothing
 	case o.Want == WantKeep:
 		a.Step, a.Armed = Keeping, true
 		return a, MakeDefault

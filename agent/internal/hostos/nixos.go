@@ -1,6 +1,7 @@
 package hostos
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ const (
 	currentLink  = "/run/current-system"
 	bootedLink   = "/run/booted-system"
 	bootIDFile   = "/proc/sys/kernel/random/boot_id"
+	firstProcess = "/proc/1/stat"
 	switchTo     = "bin/switch-to-configuration"
 	systemdUnits = "etc/systemd/system"
 )
@@ -36,15 +38,14 @@ func (n NixOS) path(p string) string { return filepath.Join(n.Root, p) }
 
 // Seen looks at the links of the system.
 func (n NixOS) Seen(context.Context) (s Seen, err error) {
-	boot, err := os.ReadFile(n.path(bootIDFile))
-	if err != nil {
+	if s.Boot, err = n.boot(); err != nil {
 		return s, err
 	}
 	var up unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
 		return s, fmt.Errorf("time since the boot: %w", err)
 	}
-	s.Boot, s.Uptime = strings.TrimSpace(string(boot)), time.Duration(up.Nano())
+	s.Uptime = time.Duration(up.Nano())
 	if s.Current, err = n.follow(currentLink); err != nil {
 		return s, err
 	}
@@ -53,6 +54,26 @@ func (n NixOS) Seen(context.Context) (s Seen, err error) {
 	}
 	s.Default, err = n.defaultGeneration()
 	return s, err
+}
+
+// boot names this boot: by the kernel's id, and by when the first process began,
+// since containers that start anew may share a kernel.
+func (n NixOS) boot() (string, error) {
+	id, err := os.ReadFile(n.path(bootIDFile))
+	if err != nil {
+		return "", err
+	}
+	stat, err := os.ReadFile(n.path(firstProcess))
+	if err != nil {
+		return "", err
+	}
+	const began = 19 // of the fields after the name in parentheses
+	_, after, _ := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
+	fields := strings.Fields(after)
+	if len(fields) <= began {
+		return "", fmt.Errorf("%s has %d fields", firstProcess, len(fields))
+	}
+	return strings.TrimSpace(string(id)) + "/" + fields[began], nil
 }
 
 // booted is the system that was booted; empty in a container, which has none.

@@ -26,6 +26,7 @@ func newDouble(t *testing.T) *double {
 	d.os = NixOS{Root: d.root, Dir: filepath.Join(d.root, "host"), Output: io.Discard}
 	d.write("etc/NIXOS", "")
 	d.write("proc/sys/kernel/random/boot_id", "boot-1\n")
+	d.write("proc/1/stat", "1 (systemd (x)) S 0 1 1 0 -1 4194560 2 3 4 5 6 7 8 9 20 0 1 0 31 99 98 97\n")
 	d.write("host/orders/.keep", "")
 	d.program("nix-env", `p=$2; case $3 in
 	--set) n=$(($(ls "${p%/*}" | sed -n 's/^system-\([0-9]*\)-link$/\1/p' | sort -n | tail -1) + 1)); ln -s "$4" "$p-$n-link"; ln -sfn "system-$n-link" "$p";;
@@ -266,6 +267,24 @@ func TestSummary(t *testing.T) {
 		if got := Summary([]Info{x, y}); got != want {
 			t.Errorf("%q, not %q", got, want)
 		}
+	}
+}
+
+func TestBootsAreToldApart(t *testing.T) {
+	d := newDouble(t)
+	seen := func() string {
+		s, err := d.os.Seen(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Boot
+	}
+	if seen() != "boot-1/31" {
+		t.Error(seen())
+	}
+	d.write("proc/1/stat", "1 (init) S 0 1")
+	if _, err := d.os.Seen(t.Context()); err == nil {
+		t.Error("half a line is read")
 	}
 }
 
