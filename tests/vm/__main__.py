@@ -13,6 +13,7 @@ import unittest
 from collections.abc import Iterator
 from pathlib import Path
 
+import bench
 import images
 import real
 from host import Host
@@ -79,11 +80,17 @@ class Scenario:
         exec(compile(path.read_text(), path, "exec"), self.names())
 
 
-def run(name: str, made: images.Images, options: argparse.Namespace) -> bool:
-    """Runs one scenario on new machines; tells whether it held."""
+def fresh(name: str) -> Path:
+    """An empty directory for what a run leaves."""
     directory = LOGS / name
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
+    return directory
+
+
+def run(name: str, made: images.Images, options: argparse.Namespace) -> bool:
+    """Runs one scenario on new machines; tells whether it held."""
+    directory = fresh(name)
     began = time.monotonic()
     if options.driver == "nixos":
         held = real.run(made, name, Seeds(name), directory, say)
@@ -149,6 +156,7 @@ def terminated(*_) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev vm", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="all, or some of: " + ", ".join(names()))
+    parser.add_argument("--bench-boot", type=int, metavar="RUNS", help="measure boots instead: ./dev bench boot")
     parser.add_argument("--keep", action="store_true", help="a prompt with the machines at the end, as the NixOS test driver's")
     parser.add_argument("--driver", choices=["own", "nixos"], default="own", help="nixos: the real one, out of the tree that NIXPKGS names")
     parser.add_argument("--cold", action="store_true", help="boot the machines, and take none from the snapshot")
@@ -156,12 +164,15 @@ def main() -> int:
     wanted = names() if options.scenarios == ["all"] else options.scenarios
     if unknown := [name for name in wanted if name not in names()]:
         parser.error(f"there is no scenario {unknown[0]}; there are {', '.join(names())}")
-    if not wanted:
+    if not wanted and not options.bench_boot:
         parser.print_help()
         return 0
     signal.signal(signal.SIGTERM, terminated)
     try:
         made = images.Images(say)
+        if options.bench_boot:
+            bench.boot(made, fresh("bench-boot"), options.bench_boot, say)
+            return 0
         failed = [name for name in wanted if not run(name, made, options)]
     except images.MissingError as error:
         say(f"no virtual machines on this host: {error}")
