@@ -192,11 +192,11 @@ func loopbackTrip() (time.Duration, error) {
 	return median(took), errors.Join(c.Close(), l.Close())
 }
 
-// burst lets one node alone and one of three be written to in turn, for half
-// a second each. Before the next turn the three have to be equal, so that the
-// node alone does not pay for what they have left to do.
+// burst lets one node alone and one of three be written to in turn, for a
+// quarter of a second each. Before the next turn the three have to be equal, so
+// that the node alone does not pay for what they have left to do.
 func (b *bench) burst(ctx context.Context) error {
-	const clients, lasts, turns = 16, 500 * time.Millisecond, 4
+	const clients, lasts, turns = 16, 250 * time.Millisecond, 8
 	var alone, among, ratios []float64
 	var equal []time.Duration
 	err := b.each(func(dir string) (err error) {

@@ -43,7 +43,7 @@ const (
 	// pushGap is the least time from one push to the next. The first commit
 	// after a pause goes at once. Of many in a row, each would cost the other
 	// machine a transaction, and all machines together more than the writer.
-	pushGap = 2 * time.Millisecond
+	pushGap = 5 * time.Millisecond
 	// outboxBytes bounds what waits for one machine. Beyond it the machine
 	// pulls instead.
 	outboxBytes = 4 << 20
