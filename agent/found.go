@@ -6,7 +6,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -70,7 +69,10 @@ func (a *Agent) Init(ctx context.Context, opts server.InitOptions) error {
 		return err
 	}
 	network := cmp.Or(opts.Network, DefaultNetwork)
-	if err := errors.Join(checkFree(network), a.checkPort()); err != nil {
+	if err := checkFree(network); err != nil {
+		return err
+	}
+	if err := a.checkPort(); err != nil {
 		return err
 	}
 	id, err := newIdentity()

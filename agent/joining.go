@@ -68,7 +68,26 @@ func (a *Agent) mayJoin(ticket join.Ticket) error {
 			return err
 		}
 	}
-	return a.checkPort()
+	if err := a.checkPort(); err != nil {
+		return err
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return fmt.Errorf("read the addresses of this machine: %w", err)
+	}
+	return checkNetwork(addrs)
+}
+
+// checkNetwork says so where a machine is in no network at all: then it is no
+// use to look for what is wrong with the members.
+func checkNetwork(addrs []net.Addr) error {
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().IsGlobalUnicast() {
+			return nil
+		}
+	}
+	return faults.New(faults.Unreachable, "this machine has no address in any network yet").
+		WithHint("check the cable, or name and password of the Wi-Fi: networkctl; iwctl station wlan0 show")
 }
 
 // candidateFile holds who this machine is while it asks for admission.
@@ -105,10 +124,6 @@ func (a *Agent) askAdmission(ctx context.Context, id Identity, ticket join.Ticke
 	req, err := a.admitRequest(id, opts)
 	if err != nil {
 		return nil, err
-	}
-	if len(req.GetEndpoints()) == 0 {
-		return nil, faults.New(faults.Unreachable, "this machine has no address in any network yet").
-			WithHint("check the cable, or name and password of the Wi-Fi: networkctl; iwctl station wlan0 show")
 	}
 	members := ticketPeers(ticket)
 	ctx, cancel := context.WithTimeout(ctx, admissionPatience)
