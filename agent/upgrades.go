@@ -39,9 +39,10 @@ func RunHost(ctx context.Context, output io.Writer, log *slog.Logger) error {
 func (m *member) wireUpgrades() (err error) {
 	m.host = hostos.NewClient("/", hostos.DefaultDir)
 	m.fleet, err = fleet.New(fleet.Config{
-		Self: m.id.MachineID, Store: fleetStore{m}, Members: m.gossip, Host: m.host, Witness: m.askWitness, Policy: m.upgradePolicy(),
-		NewID: func() (string, error) { return spec.NewID(spec.UpgradePrefix, cryptoRandom) },
-		Event: m.event, Now: time.Now, Log: m.sub("upgrade"),
+		Self: m.id.MachineID, Store: fleetStore{m}, Members: m.gossip, Host: m.host, Witness: m.askWitness, Ensure: m.ensureHealthy,
+		Policy: m.upgradePolicy(),
+		NewID:  func() (string, error) { return spec.NewID(spec.UpgradePrefix, cryptoRandom) },
+		Event:  m.event, Now: time.Now, Log: m.sub("upgrade"),
 	})
 	return err
 }
@@ -58,6 +59,14 @@ func (m *member) upgradePolicy() fleet.Policy {
 func (m *member) askWitness(ctx context.Context, machine, upgrade string, v fleet.Version) (fleet.Version, error) {
 	theirs, err := m.peers.ConfirmTurn(ctx, machine, m.id.MachineID, upgrade, server.Version(v))
 	return fleet.Version(theirs), err
+}
+
+func (m *member) ensureHealthy(ctx context.Context, replica string) error {
+	res, err := m.replicas.EnsureReplica(ctx, replica, false)
+	if err != nil {
+		return err
+	}
+	return res.Fault
 }
 
 // fleetStore is the store as upgrades see it.

@@ -283,9 +283,29 @@ func (d *deployment) warn(p ServicePlan) {
 		d.plan.Warnings = append(d.plan.Warnings, fmt.Sprintf("%s is down: its %s of %s follows when it returns",
 			name, count(down[name], "replica"), p.Name()))
 	}
+	d.warnOfUpgrades(p, names)
 	if v, ok := soleWriterVolume(p.Revision.Spec); ok && p.After.Replicas > 1 {
 		d.plan.Warnings = append(d.plan.Warnings, fmt.Sprintf("%d replicas of %s write to one volume %s, on one machine",
 			p.After.Replicas, p.Name(), v))
+	}
+}
+
+// warnOfUpgrades names the machines of a service that change their generation:
+// they may be away for a while, and come back with another system.
+func (d *deployment) warnOfUpgrades(p ServicePlan, names machineNames) {
+	moving := map[string]spec.Turn{}
+	for _, r := range d.State.ReplicasOf(p.After.ID) {
+		if t, ok := d.now.Turns[r.Machine]; ok && !t.Stage.Ended() {
+			moving[names.of(r.Machine)] = t
+		}
+	}
+	for _, name := range sortedKeys(moving) {
+		t := moving[name]
+		to := ""
+		if t.To != "" {
+			to = " to " + t.To
+		}
+		d.plan.Warnings = append(d.plan.Warnings, fmt.Sprintf("%s is being upgraded%s (%s), and has replicas of %s", name, to, t.Stage, p.Name()))
 	}
 }
 

@@ -350,4 +350,12 @@ func TestDeployWarns(t *testing.T) {
 	if !strings.Contains(p.Warnings[1], "m2 is down: its 1 replica of shop/web follows") {
 		t.Error(p.Warnings)
 	}
+	b.Alive["m2"] = true
+	b.State.Turns = map[string]spec.Turn{
+		"m1": {Machine: "m1", Stage: spec.TurnDone}, "m2": {Machine: "m2", Stage: spec.TurnSwitching, To: "abc-nixos"},
+	}
+	p, err = Deploy(b.input(global))
+	if err != nil || len(p.Warnings) != 1 || p.Warnings[0] != "m2 is being upgraded to abc-nixos (switching), and has replicas of shop/web" {
+		t.Error(p.Warnings, err)
+	}
 }

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -12,8 +13,13 @@ import (
 	"uncloud/internal/spec"
 )
 
-// askWithin bounds one round of questions to the witnesses.
-const askWithin = 10 * time.Second
+const (
+	// askWithin bounds one round of questions to the witnesses.
+	askWithin = 10 * time.Second
+	// settleFor is how long all must be well: what a new system breaks, as the
+	// network of containers, shows at the next probe.
+	settleFor = 10 * time.Second
+)
 
 // confirm asks the witnesses once, and orders to keep the new generation when
 // enough of them say that all is well. Why they do not is kept in the turn.
@@ -23,12 +29,20 @@ func (f *Fleet) confirm(ctx context.Context, turn spec.Turn, o hostos.Order) {
 		return
 	}
 	if err != nil {
+		f.wellSince = time.Time{}
 		turn.Error = err.Error()
 		if err := f.record(ctx, turn); err != nil && ctx.Err() == nil {
 			f.Log.Warn("note what is missing for a confirmation", "upgrade", turn.Upgrade, "err", err)
 		}
 		return
 	}
+	if f.wellSince.IsZero() {
+		f.wellSince = f.Now()
+	}
+	if f.Now().Sub(f.wellSince) < settleFor {
+		return
+	}
+	f.wellSince = time.Time{}
 	f.Log.Info("the new generation is confirmed", "upgrade", turn.Upgrade)
 	o.Want = hostos.WantKeep
 	if err := f.Host.Order(o); err != nil {
@@ -40,7 +54,12 @@ func (f *Fleet) confirm(ctx context.Context, turn spec.Turn, o hostos.Order) {
 // view and by that of at least half of the machines that lived then.
 func (f *Fleet) judge(ctx context.Context, turn spec.Turn) error {
 	state := f.Store.State()
-	if err := well(state, f.Members.Alive(), turn); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	if err := f.ensure(ctx, state, turn); err != nil {
+		return err
+	}
+	if err := well(f.Store.State(), f.Members.Alive(), turn); err != nil {
 		return err
 	}
 	witnesses := slices.DeleteFunc(slices.Clone(turn.Witnesses), func(id string) bool {
@@ -50,11 +69,35 @@ func (f *Fleet) judge(ctx context.Context, turn spec.Turn) error {
 	if len(witnesses) == 0 {
 		return nil // there is nobody to ask
 	}
-	ctx, cancel := context.WithTimeout(ctx, askWithin)
-	defer cancel()
 	votes, doubt := f.ask(ctx, turn, witnesses)
 	if votes < (len(witnesses)+1)/2 {
 		return fmt.Errorf("%d of %d machines confirm it; %w", votes, len(witnesses), doubt)
+	}
+	return nil
+}
+
+// ensure asks the engine for the replicas that have to be well.
+func (f *Fleet) ensure(ctx context.Context, s *spec.State, turn spec.Turn) error {
+	errs := make([]error, len(turn.Healthy))
+	var wg sync.WaitGroup
+	for i, id := range turn.Healthy {
+		if r, wanted := wantedStill(s, turn, id); wanted {
+			wg.Go(func() {
+				err := f.Ensure(ctx, id)
+				if ctx.Err() != nil {
+					err = errors.New("it is still starting")
+				}
+				if err != nil {
+					errs[i] = faults.New(faults.Unhealthy, "%s is not healthy again: %w", r.Name, err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -109,12 +152,17 @@ func (f *Fleet) Confirm(machine, upgrade string) (Version, error) {
 // traffic, are still wanted, and do not take it again.
 func well(s *spec.State, alive spec.Alive, turn spec.Turn) error {
 	for _, id := range turn.Healthy {
-		r, ok := s.Replicas[id]
-		svc, exists := s.Services[r.Service]
-		wanted := ok && exists && r.Machine == turn.Machine && r.Wanted == spec.WantRunning && svc.Wanted == spec.WantRunning
-		if wanted && !spec.Eligible(s, alive, r) {
+		if r, wanted := wantedStill(s, turn, id); wanted && !spec.Eligible(s, alive, r) {
 			return faults.New(faults.Unhealthy, "%s is not healthy again", r.Name)
 		}
 	}
 	return nil
+}
+
+// wantedStill tells whether a replica that was healthy before the switch should
+// run on the machine yet.
+func wantedStill(s *spec.State, turn spec.Turn, id string) (r spec.Replica, wanted bool) {
+	r, ok := s.Replicas[id]
+	svc, exists := s.Services[r.Service]
+	return r, ok && exists && r.Machine == turn.Machine && r.Wanted == spec.WantRunning && svc.Wanted == spec.WantRunning
 }

@@ -83,8 +83,11 @@ type Config struct {
 	Members Members
 	Host    Host
 	Witness Witness
-	Policy  Policy
-	NewID   func() (string, error)
+	// Ensure asks the engine for a replica of this machine: nil when it runs and
+	// is healthy now, whatever the rows say that an earlier boot wrote.
+	Ensure func(ctx context.Context, replica string) error
+	Policy Policy
+	NewID  func() (string, error)
 	// Event is a row that tells what happened here.
 	Event func(kind, subject, text string) spec.Event
 	Now   func() time.Time
@@ -94,13 +97,15 @@ type Config struct {
 // Fleet is one machine's part in upgrades.
 type Fleet struct {
 	Config
+	// wellSince is since when all that was asked has been well; of Run alone.
+	wellSince time.Time
 	// down is since when machines whose turn it is are not seen; of Run alone.
 	down map[string]time.Time
 }
 
 // New makes a Fleet. Run begins.
 func New(c Config) (*Fleet, error) {
-	if c.Self == "" || c.Store == nil || c.Members == nil || c.Host == nil || c.Witness == nil || c.NewID == nil || c.Event == nil || c.Now == nil || c.Log == nil {
+	if c.Self == "" || c.Store == nil || c.Members == nil || c.Host == nil || c.Witness == nil || c.Ensure == nil || c.NewID == nil || c.Event == nil || c.Now == nil || c.Log == nil {
 		return nil, errors.New("fleet: the configuration is not complete")
 	}
 	if c.Policy.Within == 0 {

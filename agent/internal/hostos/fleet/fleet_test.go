@@ -60,13 +60,42 @@ func TestTheFirstFailureEndsIt(t *testing.T) {
 			}
 		})
 		u := w.end(w.begin("d", Request{All: true, System: newSystem}))
-		if u.Stage != spec.UpgradeFailed || u.Error != "c: nobody confirmed it within 5m: web-1 is not healthy again" {
+		if u.Stage != spec.UpgradeFailed || u.Error != "c: nobody confirmed it within 5m: web-1 is not healthy again: no" {
 			t.Fatalf("%+v", u)
 		}
 		for id, want := range map[string]string{"a": newSystem, "b": newSystem, "c": oldSystem, "d": oldSystem} {
 			if w.runs(id) != want {
 				t.Errorf("%s runs %s", id, w.runs(id))
 			}
+		}
+	})
+}
+
+// Rows that an earlier boot wrote are no evidence.
+func TestTheEngineIsAskedAndNotTheRows(t *testing.T) {
+	inWorld(t, four, func(w *world) {
+		w.place("web-1", "b")
+		w.machines["b"].twin.OnMoment(func(moment string) {
+			if moment == "before loader "+newSystem {
+				w.store.differ("web-1", spec.HealthUnhealthy)
+			}
+		})
+		u := w.end(w.begin("a", Request{Machines: []string{"b"}, System: newSystem, Restart: true}))
+		if u.Stage != spec.UpgradeFailed || u.Error != "b: nobody confirmed it within 5m: web-1 is not healthy again: no" || w.runs("b") != oldSystem {
+			t.Errorf("%+v", u)
+		}
+	})
+}
+
+// What breaks a moment later is found as well.
+func TestAllMustBeWellForAWhile(t *testing.T) {
+	inWorld(t, four, func(w *world) {
+		w.place("web-1", "b")
+		id := w.begin("a", Request{Machines: []string{"b"}, System: newSystem})
+		time.Sleep(7 * time.Second)
+		w.health("web-1", "b", spec.HealthUnhealthy)
+		if u := w.end(id); u.Stage != spec.UpgradeFailed || w.runs("b") != oldSystem {
+			t.Errorf("%+v", u)
 		}
 	})
 }

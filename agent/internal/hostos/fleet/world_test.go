@@ -128,7 +128,7 @@ func (m *machine) ordered() bool {
 func (m *machine) startAgent(ctx context.Context) {
 	ctx, stop := context.WithCancel(ctx)
 	f, err := New(Config{
-		Self: m.id, Store: m.w.store, Members: m.w.store, Host: m.client, Witness: m.ask, Policy: m.policy, Now: time.Now, Log: quiet,
+		Self: m.id, Store: m.w.store, Members: m.w.store, Host: m.client, Witness: m.ask, Ensure: m.ensure, Policy: m.policy, Now: time.Now, Log: quiet,
 		NewID: func() (string, error) { return fmt.Sprintf("upg_%d", m.w.ids.Add(1)), nil },
 		Event: func(kind, subject, text string) spec.Event {
 			return spec.Event{ID: kind + subject, Kind: kind, Text: text}
@@ -183,6 +183,14 @@ func (m *machine) current() *Fleet {
 	return m.fleet
 }
 
+// ensure is the engine, which knows what the rows may not know yet.
+func (m *machine) ensure(_ context.Context, replica string) error {
+	if m.w.store.engine(replica) != spec.HealthHealthy {
+		return errNo
+	}
+	return nil
+}
+
 // ask is the call of a witness.
 func (m *machine) ask(_ context.Context, other, upgrade string, _ Version) (Version, error) {
 	if alive := m.w.store.Alive(); !alive[m.id] || !alive[other] {
@@ -235,10 +243,11 @@ type sharedStore struct {
 
 	livesMu sync.Mutex // innermost
 	lives   spec.Alive
+	truth   map[string]spec.Health
 }
 
 func newSharedStore(t *testing.T) *sharedStore {
-	return &sharedStore{t: t, lives: spec.Alive{}, subs: map[chan struct{}]bool{}, state: &spec.State{
+	return &sharedStore{t: t, lives: spec.Alive{}, subs: map[chan struct{}]bool{}, truth: map[string]spec.Health{}, state: &spec.State{
 		Machines: map[string]spec.Machine{}, Upgrades: map[string]spec.Upgrade{}, Turns: map[string]spec.Turn{}, Events: map[string]spec.Event{},
 		Services: map[string]spec.Service{}, Revisions: map[string]spec.Revision{}, Replicas: map[string]spec.Replica{},
 		Containers: map[string]spec.Container{}, Rollouts: map[string]spec.Rollout{},
@@ -352,6 +361,25 @@ func (s *sharedStore) alive(id string, is bool) {
 	}
 	s.livesMu.Unlock()
 	s.wake()
+}
+
+// engine is what the engine says of a replica: what the row says, unless a
+// test has let them differ.
+func (s *sharedStore) engine(replica string) spec.Health {
+	s.livesMu.Lock()
+	truth, differs := s.truth[replica]
+	s.livesMu.Unlock()
+	if differs {
+		return truth
+	}
+	return s.State().Containers[replica].Health
+}
+
+// differ has the engine say something else than the row.
+func (s *sharedStore) differ(replica string, h spec.Health) {
+	s.livesMu.Lock()
+	defer s.livesMu.Unlock()
+	s.truth[replica] = h
 }
 
 func (s *sharedStore) Alive() spec.Alive {
