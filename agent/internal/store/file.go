@@ -279,7 +279,7 @@ func asFault(err error) error {
 
 func damaged(err error) error {
 	return faults.New(faults.Internal, "the database of the replicated state is damaged").
-		WithHint("stop the agent, move its store folder away and start it: the other machines bring the state back").Because(err)
+		WithHint("stop the agent and bring back a backup: uncloudd restore FILE. A machine that joined others can do without: move its store folder away, they bring the state back").Because(err)
 }
 
 // remember notes which files are open, for stillThere.
