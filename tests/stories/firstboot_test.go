@@ -84,6 +84,23 @@ func TestAFlashedMachineIsToldByOneFileWhoItIs(t *testing.T) {
 	if err != nil || strings.Contains(r.Stdout+r.Stderr, card) {
 		t.Errorf("the trouble is over and still told: %v\n%s%s", err, r.Stdout, r.Stderr)
 	}
+
+	// Having left, it looks for a ticket again, without being started anew.
+	_, err = flashed.Output(ctx, "uncloudd", "reset", "--yes")
+	try(t, err)
+	says(t, flashed, "belongs to no cluster", "uncloudd", "status")
+	eventually(t, long, "it waits for a ticket", func(ctx context.Context) error {
+		r, err := flashed.Exec(ctx, "uncloudd", "status")
+		if err == nil && !strings.Contains(r.Stdout, "no ticket yet") {
+			err = fmt.Errorf("status: %s%s", r.Stdout, r.Stderr)
+		}
+		return err
+	})
+	ticket, err = c.M(1).Ticket(ctx)
+	try(t, err)
+	lay(ticket)
+	firstBoot(t, flashed)
+	c.seen("shelf", "attic", "worker")
 }
 
 // publicKey is some key of the machine's own.

@@ -208,7 +208,7 @@ func TestThePowerMayGoAtAnyPoint(t *testing.T) {
 				noSecret(t, want)
 			}
 			for cut := 1; cut <= steps; cut++ {
-				for seed := range int64(12) {
+				for seed := range int64(8) {
 					w, what := fresh(), fmt.Sprintf("cut before operation %d of %d, chance %d", cut, steps, seed)
 					w.disk.cutAt = cut
 					if w.boot(t) {
