@@ -61,7 +61,7 @@ func TestWhatCannotBeIsASentence(t *testing.T) {
 	}
 	tests := []struct{ line, said string }{
 		{"naame = pi", `line 2: there is no key "naame": did you mean name?`},
-		{"addres = 1.2.3.4/24", `there is no key "addres": did you mean address?`},
+		{"addreess = 1.2.3.4/24", `there is no key "addreess": did you mean address?`},
 		{"Hostname = pi", `there is no key "hostname": did you mean name?`},
 		{"ssh_key = x", `there is no key "ssh_key": did you mean key?`},
 		{"ssid = x", "did you mean wifi?"},
