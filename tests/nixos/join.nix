@@ -2,9 +2,12 @@
 {
   one = { };
   two =
-    { pkgs, ... }:
+    { lib, pkgs, ... }:
     {
       services.uncloud.firstBoot.enable = true;
+      # The test driver names its machines; this one is to be named by the stick.
+      networking.hostName = lib.mkForce "";
+      system.name = "two";
       virtualisation.emptyDiskImages = [ 64 ];
       environment.systemPackages = [ pkgs.dosfstools ];
     };
