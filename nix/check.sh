@@ -120,7 +120,7 @@ part_scripts() {
     shellcheck nix/dev.sh nix/check.sh packaging/uncloud-names packaging/install.sh images/install-test.sh
     shellcheck --shell=bash images/install.sh
     local script
-    for script in nix/demo.py tests/nixos/*.py; do
+    for script in tests/nixos/*.py; do
         [ ! -e "$script" ] || python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read(), sys.argv[1])' "$script"
     done
     images/install-test.sh

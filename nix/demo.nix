@@ -1,8 +1,8 @@
-# Three virtual machines become a cluster, and then belong to whoever started
-# them: their consoles are in the windows, the driver's prompt in the terminal.
+# The scenario `demo`, for whoever starts it: the consoles of its machines are in
+# the windows, the driver's prompt in the terminal.
 { pkgs, module }:
 let
-  nodes = pkgs.lib.genAttrs [ "one" "two" "three" ] (_: { });
+  inherit (import ./scenarios.nix { inherit (pkgs) lib; }) demo;
   scenario = import ./scenario.nix { inherit pkgs module; };
 in
-(scenario "demo" nodes ./demo.py).driverInteractive.overrideAttrs { meta.mainProgram = "nixos-test-driver"; }
+(scenario "demo" demo.nodes demo.script).driverInteractive.overrideAttrs { meta.mainProgram = "nixos-test-driver"; }

@@ -12,6 +12,7 @@ services:
     healthcheck: {interval: 1s, timeout: 3s, retries: 5, start_period: 60s}
     mem_limit: 48m
     pids_limit: 32
+    cpus: "0.5"
     volumes: ["data:/data"]
     deploy: {mode: global}
 volumes:
@@ -49,6 +50,7 @@ with subtest("limits of its containers hold"):
     group = f"/sys/fs/cgroup$(podman inspect --format '{{{{.State.CgroupPath}}}}' {container})"
     t.assertEqual(str(48 << 20), two.succeed(f"cat {group}/memory.max").strip())
     t.assertEqual("32", two.succeed(f"cat {group}/pids.max").strip())
+    t.assertEqual("50000 100000", two.succeed(f"cat {group}/cpu.max").strip())
 
 with subtest("the agent ends and begins, and no packet between the machines is lost"):
     address = one.succeed("uc machine inspect one -o json | jq -r .address").strip()

@@ -73,7 +73,7 @@ def start_script(made: images.Images, seeds: Seeds, name: str, directory: Path) 
     mac = seeds.mac(name)
     script = directory / f"run-{name}-vm"
     script.write_text(
-        f"#!/bin/bash\nexec {shlex.join(map(str, arguments))} -netdev vde,id=vlan1,sock=$QEMU_VDE_SOCKET_1"
+        f"#!/bin/bash\nrenice -n {qemu.PRIORITY} $$; echo {qemu.PRIORITY} >/proc/$$/autogroup\nexec {shlex.join(map(str, arguments))} -netdev vde,id=vlan1,sock=$QEMU_VDE_SOCKET_1"
         f' -device virtio-net-pci,netdev=vlan1,mac={mac} "$@"\n'
     )
     script.chmod(0o755)
