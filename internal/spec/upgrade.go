@@ -84,8 +84,8 @@ func (Turn) Table() string    { return "turns" }
 func (t Turn) Key() string    { return t.Machine }
 
 // CurrentUpgrade is the one that machines take their turns in: of those that
-// run the one that began first, then the lower id. Two of them are left by a
-// partition.
+// run the one that began first, then the lower id. Those that a partition left go
+// one after another.
 func (s *State) CurrentUpgrade() (Upgrade, bool) {
 	var first Upgrade
 	for _, u := range s.Upgrades {

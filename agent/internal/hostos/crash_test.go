@@ -117,13 +117,6 @@ func TestEveryCut(t *testing.T) {
 		for range rapid.IntRange(0, 2).Draw(t, "cuts") {
 			cuts[rapid.SampledFrom(moments).Draw(t, "moment")] = cut{rapid.Bool().Draw(t, "power")}
 		}
-		at := func(moment string) {
-			if c, ok := cuts[moment]; ok {
-				delete(cuts, moment)
-				panic(c)
-			}
-		}
-		b.twin.OnMoment(at)
 		for _, what := range []string{"try ", "profile ", "loader "} {
 			if rapid.IntRange(0, 5).Draw(t, what) == 0 {
 				b.twin.Refuse(what+newSystem, errors.New("no"))
@@ -131,27 +124,14 @@ func TestEveryCut(t *testing.T) {
 		}
 		o := Order{ID: "upg_1", Want: WantGo, Target: Target{System: newSystem}, Within: time.Minute, Restart: rapid.Bool().Draw(t, "restart")}
 		verdict := rapid.SampledFrom([]Want{WantKeep, WantStop, WantGo}).Draw(t, "verdict")
-		b.order(o)
-		for b.live() {
-			if c, ok := cuts["waiting"]; ok && c.power {
-				delete(cuts, "waiting")
-				b.twin.Boot()
-				continue
-			}
-			if a := b.attempt(); a.Step != Watching {
-				t.Fatalf("waits in %s", a.Step)
-			}
-			if o.Want = verdict; verdict == WantGo {
-				b.clock = b.clock.Add(time.Minute) // nobody says anything
-			}
-			b.order(o)
-		}
+		b.attemptOf(cuts, o, verdict)
 		b.judge(t, o)
 	})
 }
 
 // judge is what is true of an attempt that has ended.
-func (b *bench) judge(t *rapid.T, o Order) {
+func (b *bench) judge(t rapid.TB, o Order) {
+	t.Helper()
 	a := b.attempt()
 	if _, left, err := b.host.files.orderOf(o.ID); left || err != nil {
 		t.Fatal("the order is left", err)
@@ -171,6 +151,66 @@ func (b *bench) judge(t *rapid.T, o Order) {
 	b.twin.Boot() // and it stays so
 	if running := b.twin.Running(); (running == newSystem) != (a.Step == Done) {
 		t.Fatalf("%s, and boots %s", a.Step, running)
+	}
+}
+
+// TestEachCut cuts every kind of attempt off at every moment.
+func TestEachCut(t *testing.T) {
+	moments := append(Moments(oldSystem, newSystem), "waiting")
+	for _, moment := range moments {
+		for n := range 12 {
+			c := cut{power: n%2 == 0}
+			o := Order{ID: "upg_1", Want: WantGo, Target: Target{System: newSystem}, Within: time.Minute, Restart: n/2%2 == 0}
+			verdict := []Want{WantKeep, WantStop, WantGo}[n/4]
+			b := newBench(t, "")
+			b.attemptOf(map[string]cut{moment: c}, o, verdict)
+			b.judge(t, o)
+			if t.Failed() {
+				t.Fatalf("cut %s, power %t, restart %t, %s", moment, c.power, o.Restart, verdict)
+			}
+		}
+	}
+}
+
+// attemptOf goes through an attempt that is cut at moments.
+func (b *bench) attemptOf(cuts map[string]cut, o Order, verdict Want) {
+	b.t.Helper()
+	b.twin.OnMoment(func(moment string) {
+		if c, ok := cuts[moment]; ok {
+			delete(cuts, moment)
+			panic(c)
+		}
+	})
+	b.order(o)
+	for b.live() {
+		if c, ok := cuts["waiting"]; ok && c.power {
+			delete(cuts, "waiting")
+			b.twin.Boot()
+			continue
+		}
+		if a := b.attempt(); a.Step != Watching {
+			b.t.Fatalf("waits in %s", a.Step)
+		}
+		if o.Want = verdict; verdict == WantGo {
+			b.clock = b.clock.Add(time.Minute) // nobody says anything
+		}
+		b.order(o)
+	}
+}
+
+// A boot loader that boots the new system whatever it is told: after one
+// restart the former system runs at least, and it is told.
+func TestABootLoaderThatDoesNotListen(t *testing.T) {
+	b := newBench(t, "")
+	b.order(Order{ID: "upg_1", Want: WantGo, Target: Target{System: newSystem}, Within: time.Minute, Restart: true})
+	b.live()
+	b.twin.Refuse("loader "+oldSystem, errors.New("the boot loader is broken"))
+	b.clock = b.clock.Add(time.Minute)
+	b.live()
+	a := b.attempt()
+	want := "nobody confirmed it within 1m; on the way back: the boot loader is broken; on the way back: the boot loader is broken"
+	if a.Step != Failed || b.restarts != 2 || b.twin.Running() != oldSystem || a.Error != want {
+		t.Fatalf("%+v after %d restarts", a, b.restarts)
 	}
 }
 

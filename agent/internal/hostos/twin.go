@@ -208,7 +208,10 @@ func (m *memoryDesk) saveOrder(o Order) error {
 }
 
 func (m *memoryDesk) removeOrder(id string) error {
-	return m.change(func() { delete(m.orders, id) })
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.orders, id) // nobody waits for that
+	return nil
 }
 
 func (m *memoryDesk) orderOf(id string) (Order, bool, error) {
@@ -228,9 +231,17 @@ func (m *memoryDesk) nextOrder() (Order, error) {
 }
 
 func (m *memoryDesk) watch(ctx context.Context, wake chan<- struct{}) error {
-	m.change(func() { m.wakes[wake] = true })        //nolint:errcheck // memory
-	defer m.change(func() { delete(m.wakes, wake) }) //nolint:errcheck // memory
+	m.mu.Lock()
+	m.wakes[wake] = true
+	m.mu.Unlock()
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
 	<-ctx.Done()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.wakes, wake)
 	return ctx.Err()
 }
 

@@ -26,9 +26,6 @@ type verdict struct {
 // judgeUpgrade tells whether an upgrade has ended. gone is since when the
 // machine whose turn it is has been down; zero: it lives.
 func judgeUpgrade(s *spec.State, u spec.Upgrade, gone, now time.Time) verdict {
-	if first, _ := s.CurrentUpgrade(); first.ID != u.ID {
-		return verdict{spec.UpgradeStopped, "another upgrade began before, in another partition"}
-	}
 	next, failed := s.NextInUpgrade(u)
 	switch {
 	case failed != nil:
@@ -56,20 +53,16 @@ func (f *Fleet) oversee(ctx context.Context) error {
 		clear(f.down)
 		return nil
 	}
-	for _, u := range state.Upgrades {
-		if u.Stage != spec.UpgradeRunning {
-			continue
-		}
-		next, _ := state.NextInUpgrade(u)
-		v := judgeUpgrade(state, u, f.goneSince(next, alive), f.Now())
-		if v.stage == "" {
-			continue
-		}
-		if err := f.finish(ctx, u.ID, v); err != nil {
-			return err
-		}
+	u, running := state.CurrentUpgrade()
+	if !running {
+		return nil
 	}
-	return nil
+	next, _ := state.NextInUpgrade(u)
+	v := judgeUpgrade(state, u, f.goneSince(next, alive), f.Now())
+	if v.stage == "" {
+		return nil
+	}
+	return f.finish(ctx, u.ID, v)
 }
 
 // goneSince is since when a machine is down, by what this one has seen.
