@@ -216,7 +216,7 @@ func (c *core) handle(now time.Time, known, floor crdt.Known, event any) []actio
 		}
 	case scrubNow:
 		for _, l := range c.peers() {
-			c.do(readSums{Link: l.id})
+			c.hash(l, nil)
 		}
 	case census:
 		c.ask()
@@ -305,7 +305,7 @@ func (c *core) receive(l *link, f frame) {
 	case sums:
 		c.compare(l, f)
 	case mend:
-		c.do(readBuckets{Link: l.id, Buckets: f.Buckets})
+		c.readBuckets(l, f.Buckets)
 	case floor:
 		l.floor, l.lagged = l.floor.Union(f.Known), true
 		c.pull(l)

@@ -224,3 +224,100 @@ func TestABurstIsPushedTogether(t *testing.T) {
 		t.Errorf("%d frames for a burst, after %v: %s", s.frame-before, took, s.disagreement())
 	}
 }
+
+// What waits for a machine whose link is dropped does not go out any more: the
+// transport has closed behind the last frame.
+func TestNothingIsSentOnADroppedLink(t *testing.T) {
+	s := ready(t, 2)
+	s.run(time.Second)
+	a := s.nodes[0]
+	l := a.core.live[machineName(1)]
+	for i := range 3 {
+		a.write("x", fmt.Sprint("k", i))
+	}
+	if l.outbox.empty() {
+		t.Fatal("nothing waits")
+	}
+	closed := false
+	for _, act := range a.core.handle(s.now.Add(2*pushGap), a.rep.Known(), nil, received{Link: l.id, Frame: refuse{Reason: "full"}}) {
+		switch act.(type) {
+		case closeLink:
+			closed = true
+		case sendFrame:
+			t.Errorf("%+v, closed %v", act, closed)
+		}
+	}
+	if !closed {
+		t.Error("the link is still there")
+	}
+}
+
+// An answer that takes longer to read, or to go out, than the other machine is
+// patient comes all the same, and is not begun again beside itself.
+func TestASlowAnswerIsNotBegunAgain(t *testing.T) {
+	s := ready(t, 2)
+	s.run(time.Second)
+	a := s.nodes[0].core
+	l := a.live[machineName(1)]
+	reads := func(event any) (n int, rows bool) {
+		for _, act := range a.handle(s.now, a.known, nil, event) {
+			switch act := act.(type) {
+			case exportRange:
+				n++
+			case sendFrame:
+				rows = rows || act.Frame.kind() == kindRows
+			}
+		}
+		return n, rows
+	}
+	if n, _ := reads(received{Link: l.id, Frame: ask{Req: 1, Snapshot: true}}); n != 1 {
+		t.Fatalf("%d reads for a request", n)
+	}
+	if n, _ := reads(received{Link: l.id, Frame: ask{Req: 2, Snapshot: true}}); n != 0 {
+		t.Error("it is read twice at a time")
+	}
+	l.tokens, l.filledAt = -lineRate, s.now
+	if _, sent := reads(exported{Link: l.id, Req: 1}); sent {
+		t.Fatal("the answer is out already")
+	}
+	if n, _ := reads(received{Link: l.id, Frame: ask{Req: 3, Snapshot: true}}); n != 0 {
+		t.Error("it is read while the answer before waits to go")
+	}
+	l.tokens = lineBurst
+	if _, sent := reads(ticked{}); !sent {
+		t.Error("what was read for the first request did not come")
+	}
+	if n, _ := reads(received{Link: l.id, Frame: ask{Req: 4, Snapshot: true}}); n != 1 {
+		t.Errorf("%d reads for the next request", n)
+	}
+}
+
+// However often a machine asks for hashes and buckets, the store reads all its
+// rows once at a time for it.
+func TestManyScrubsReadOnce(t *testing.T) {
+	s := ready(t, 2)
+	s.run(time.Second)
+	a := s.nodes[0].core
+	l := a.live[machineName(1)]
+	hashes, buckets := 0, 0
+	for range 50 {
+		for _, f := range []frame{sums{Known: 1}, mend{Buckets: map[string][]byte{"t": {0}}}} {
+			for _, act := range a.handle(s.now, a.known, nil, received{Link: l.id, Frame: f}) {
+				switch act.(type) {
+				case readSums:
+					hashes++
+				case readBuckets:
+					buckets++
+				}
+			}
+		}
+	}
+	if hashes != 1 || buckets != 1 {
+		t.Errorf("%d times hashed, %d times read", hashes, buckets)
+	}
+	a.handle(s.now, a.known, nil, summed{Link: l.id})
+	a.handle(s.now, a.known, nil, bucketsRead{Link: l.id})
+	if l.hashing || l.mending {
+		t.Error("it is not read again, when that was done")
+	}
+}

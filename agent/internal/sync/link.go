@@ -39,6 +39,8 @@ type link struct {
 	ask     *asking
 	narrow  narrowing
 	serving *serving
+	hashing bool // the store hashes its rows for it
+	mending bool // the store reads buckets for it
 
 	tellAt    time.Time // zero: nothing to tell
 	pullAt    time.Time
@@ -173,9 +175,9 @@ func (c *core) forget(id linkID) {
 func (c *core) post(l *link, f frame) { l.control = append(l.control, f) }
 
 // flush hands frames to the transport while it takes them: small ones first,
-// then news, then answers.
+// then news, then answers. A link that was dropped has no transport any more.
 func (c *core) flush(l *link) {
-	for l.inFlight < window {
+	for l.inFlight < window && c.links[l.id] == l {
 		f := c.next(l)
 		if f == nil {
 			return

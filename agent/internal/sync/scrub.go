@@ -93,12 +93,30 @@ func (c *core) scrub() {
 	c.tries = 0
 	c.scrubAt = c.jitter(scrubMin, scrubMax)
 	if all := c.peers(); len(all) > 0 {
-		c.do(readSums{Link: all[c.rand.IntN(len(all))].id})
+		c.hash(all[c.rand.IntN(len(all))], nil)
+	}
+}
+
+// hash has the store hash its rows, once at a time for a link: each time it
+// reads all of them. Of two scrubs that meet, one is let go.
+func (c *core) hash(l *link, theirs *sums) {
+	if !l.hashing {
+		l.hashing = true
+		c.do(readSums{Link: l.id, Theirs: theirs})
+	}
+}
+
+// readBuckets reads the rows of buckets for a link, if those before are sent.
+func (c *core) readBuckets(l *link, buckets map[string][]byte) {
+	if !l.mending && len(l.answers) == 0 {
+		l.mending = true
+		c.do(readBuckets{Link: l.id, Buckets: buckets})
 	}
 }
 
 // summed goes on when the store has hashed its rows.
 func (c *core) summed(l *link, e summed) {
+	l.hashing = false
 	switch known := sumOf(e.Known); {
 	case e.Err != nil:
 	case e.Theirs == nil:
@@ -123,13 +141,13 @@ func (c *core) summed(l *link, e summed) {
 func (c *core) compare(l *link, f sums) {
 	switch {
 	case !f.Detail:
-		c.do(readSums{Link: l.id, Theirs: &f})
+		c.hash(l, &f)
 	case f.Known != c.sum():
 		if again := c.jitter(scrubAgainMin, scrubAgainMax); again.Before(c.scrubAt) {
 			c.scrubAt = again
 		}
 	case len(f.Tables) > 0:
-		c.do(readSums{Link: l.id, Theirs: &f})
+		c.hash(l, &f)
 	}
 }
 
@@ -171,12 +189,13 @@ func differing(theirs map[string][]uint64, ours map[string]*[bucketCount]uint64)
 func (c *core) exchange(l *link, buckets map[string][]byte) {
 	if len(buckets) > 0 {
 		c.post(l, mend{Buckets: buckets})
-		c.do(readBuckets{Link: l.id, Buckets: buckets})
+		c.readBuckets(l, buckets)
 	}
 }
 
 // sendBuckets sends rows to be compared with those of the other machine.
 func (c *core) sendBuckets(l *link, e bucketsRead) {
+	l.mending = false
 	if e.Err == nil && len(e.Rows) > 0 {
 		l.answers = append(l.answers, split(rows{Serial: c.serial(), Mend: true}, crdt.Batch{Rows: e.Rows})...)
 	}

@@ -22,8 +22,15 @@ type piece struct {
 }
 
 // serve begins to answer. A new request on a link replaces the one before: the
-// other machine has given up on that.
+// other machine has given up on that. But what was read for that one is sent,
+// however long it took to read or waits to go: begun anew each time, an answer
+// that takes longer than the other machine's patience would never come, and
+// what waits would have no bound.
 func (c *core) serve(l *link, f ask) {
+	if l.serving != nil && l.serving.reading || len(l.answers) > 0 {
+		c.post(l, done{Req: f.Req, RetryAfter: uint64(busyPause.Milliseconds())})
+		return
+	}
 	l.serving = nil
 	if !f.Snapshot && c.isBehind(l) {
 		// It reads that it is: what says so was sent before this.
