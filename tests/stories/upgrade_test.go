@@ -143,7 +143,7 @@ func TestAFleetGoesToAnotherGenerationAndStopsAtTheFirstThatIsWorse(t *testing.T
 	c.generationIs(c.M(3), "2 (booted)")
 
 	// And back.
-	out, err = c.M(2).Output(t.Context(), "uc", "machine", "rollback", "m3")
+	_, err = c.M(2).Output(t.Context(), "uc", "machine", "rollback", "m3")
 	try(t, err)
 	c.generationIs(c.M(3), "1 (booted 2)")
 	out, err = c.M(2).Output(t.Context(), "uc", "machine", "generations", "m3")

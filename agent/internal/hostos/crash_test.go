@@ -3,7 +3,6 @@ package hostos
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"testing"
 	"time"
@@ -36,7 +35,7 @@ func newBench(t rapid.TB, dir string) *bench {
 	b := &bench{t: t, clock: time.Unix(1000, 0)}
 	b.twin = NewTwin(oldSystem, func() time.Time { return b.clock })
 	b.twin.OnRestart(func() { b.restarts++; panic(cut{power: true}) })
-	o := Options{Dir: dir, Machine: b.twin, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	o := Options{Dir: dir, Machine: b.twin, Log: slog.New(slog.DiscardHandler)}
 	if b.host = New(o); dir == "" {
 		b.host, _ = b.twin.Pair(o)
 	}

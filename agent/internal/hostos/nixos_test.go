@@ -95,7 +95,7 @@ func (d *double) calls() []string {
 // goes lets a host on the double carry an order out; it is confirmed when it waits.
 func (d *double) goes(o Order) Attempt {
 	d.t.Helper()
-	h := New(Options{Dir: d.os.Dir, Machine: d.os, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	h := New(Options{Dir: d.os.Dir, Machine: d.os, Log: slog.New(slog.DiscardHandler)})
 	client := NewClient(d.root, d.os.Dir)
 	ctx, cancel := context.WithTimeout(d.t.Context(), 30*time.Second)
 	defer cancel()
@@ -212,7 +212,7 @@ func TestWhatIsRefused(t *testing.T) {
 func TestABuildIsBrokenOff(t *testing.T) {
 	d := newDouble(t)
 	d.program("nix", `: >"$ROOT/building"; exec sleep 60`)
-	h := New(Options{Dir: d.os.Dir, Machine: d.os, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	h := New(Options{Dir: d.os.Dir, Machine: d.os, Log: slog.New(slog.DiscardHandler)})
 	o := Order{ID: "upg_1", Want: WantStage, Target: Target{Flake: "good", Name: "m1"}, Within: time.Minute}
 	client := NewClient(d.root, d.os.Dir)
 	if err := client.Order(o); err != nil {
@@ -244,7 +244,7 @@ func TestABuildIsBrokenOff(t *testing.T) {
 func TestAnOrderThatCannotBeReadIsNone(t *testing.T) {
 	d := newDouble(t)
 	d.write("host/orders/upg_1.json", "{")
-	h := New(Options{Dir: d.os.Dir, Machine: d.os, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	h := New(Options{Dir: d.os.Dir, Machine: d.os, Log: slog.New(slog.DiscardHandler)})
 	if err := h.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"sync"
@@ -29,7 +28,7 @@ const (
 // host processes, and twins of their systems. They share one store.
 type world struct {
 	t        *testing.T
-	ctx      context.Context
+	ctx      context.Context //nolint:containedctx // the length of the test
 	store    *sharedStore
 	machines map[string]*machine
 	ids      atomic.Int64
@@ -83,7 +82,7 @@ func (w *world) add(id string) {
 	m.on()
 }
 
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+var quiet = slog.New(slog.DiscardHandler)
 
 // on starts agent and host process.
 func (m *machine) on() {
