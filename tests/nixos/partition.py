@@ -91,4 +91,4 @@ with subtest("after healing all agree, and both changes hold"):
         digests = {machine.execute("uc store status -o json | jq -re .digest") for machine in machines}
         return len(digests) == 1 and all(status == 0 for status, _ in digests)
 
-    retry(equal, timeout=120)
+    retry(equal, timeout_seconds=120)

@@ -46,7 +46,7 @@ def alike(machines):
         digests = {machine.execute("uc store status -o json | jq -re .digest") for machine in machines}
         return len(digests) == 1 and all(status == 0 for status, _ in digests)
 
-    retry(equal, timeout=120)
+    retry(equal, timeout_seconds=120)
 
 
 with subtest("two machines and a service"):

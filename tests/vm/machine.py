@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from shell import Shell, ShellError
+from shell import Shell
 
 BOOT = 600  # seconds: emulated, and beside other machines
 CHUNK = 60_000  # bytes of a file that fit into one command
@@ -22,15 +22,19 @@ class RequestError(Exception):
     """What a scenario demanded of a machine did not come about."""
 
 
-def retry(fn: Callable[[bool], bool], timeout: int = 900) -> None:
+class LateError(RequestError):
+    """Nor would it have later, as far as one waits."""
+
+
+def retry(fn: Callable[[bool], bool], timeout_seconds: int = 900) -> None:
     """Calls fn every second until it is true; the last call is told so."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         if fn(False):
             return
         time.sleep(1)
     if not fn(True):
-        raise RequestError(f"not within {timeout} s")
+        raise LateError(f"not within {timeout_seconds} s")
 
 
 class Machine:
@@ -159,7 +163,7 @@ class Machine:
 
         try:
             retry(once, timeout)
-        except RequestError as error:
+        except LateError as error:
             raise RequestError(
                 f"{self.name}: {command!r} for {timeout} s; at last {last[0]}: {last[1].strip()[-2000:]}"
             ) from error
@@ -227,8 +231,8 @@ class Machine:
     def _await(self, condition: Callable[[bool], bool], timeout: int, otherwise: str) -> None:
         try:
             retry(condition, timeout)
-        except RequestError as error:
-            raise RequestError(f"{self.name}: {error}" if str(error)[:3] != "not" else f"{self.name}: {otherwise} within {timeout} s") from error
+        except LateError as error:
+            raise RequestError(f"{self.name}: {otherwise} within {timeout} s") from error
 
     def wait_for_file(self, filename: str, timeout: int = 900) -> None:
         """Waits until a file is there."""
@@ -254,7 +258,8 @@ class Machine:
     def wait_for_console_text(self, regex: str, timeout: int | None = None) -> None:
         """Waits until the console has shown a text."""
         pattern = re.compile(regex)
-        self._await(lambda _: bool(pattern.search(self.get_console_log())), timeout or 900, f"no {regex!r} on the console")
+        seen = lambda _: pattern.search(self.get_console_log()) is not None  # noqa: E731
+        self._await(seen, timeout or 900, f"no {regex!r} on the console")
 
     # --- network and files -----------------------------------------------------------------
 
@@ -295,6 +300,3 @@ class Machine:
         directory = self.lab.directory / "out" / target_dir
         directory.mkdir(parents=True, exist_ok=True)
         (directory / Path(source).name).write_bytes(base64.b64decode(text))
-
-
-__all__ = ["Machine", "RequestError", "ShellError", "retry"]

@@ -4,6 +4,7 @@ Owns how that driver is called. Two of its imports are for its interactive mode
 only, and empty here.
 """
 
+import inspect
 import sys
 import types
 from pathlib import Path
@@ -17,6 +18,24 @@ sys.path.insert(0, "/nixpkgs/nixos/lib/test-driver/src")
 
 from test_driver.driver import Driver, DriverConfiguration, NodeConfiguration  # noqa: E402
 from test_driver.logger import CompositeLogger, TerminalLogger  # noqa: E402
+from test_driver.machine import QemuMachine  # noqa: E402
+from test_driver.machine import retry as real_retry  # noqa: E402
+
+import machine as own  # noqa: E402
+
+
+def parameters(function) -> list[tuple]:
+    """What a call may say: names and defaults, without types."""
+    return [(p.name, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+# What our own driver offers is a part of what this one does.
+ours = [(name, f) for name, f in vars(own.Machine).items() if callable(f) and not name.startswith("_") and name != "log"]
+for name, function in ours:
+    if parameters(function) != parameters(getattr(QemuMachine, name)):
+        sys.exit(f"{name} of tests/vm/machine.py takes {parameters(function)}, of the NixOS test driver {parameters(getattr(QemuMachine, name))}")
+if parameters(own.retry) != parameters(real_retry):
+    sys.exit("retry of tests/vm/machine.py is not that of the NixOS test driver")
 
 script, directory, *starts = map(Path, sys.argv[1:])
 names = [start.name.removeprefix("run-").removesuffix("-vm") for start in starts]
@@ -31,6 +50,8 @@ configuration = DriverConfiguration(
 out = directory / "out"
 out.mkdir(exist_ok=True)
 with Driver(configuration, out, CompositeLogger([TerminalLogger()])) as driver:
-    driver.run_tests()
-    for machine in driver.machines:
-        machine.crash()
+    try:
+        driver.run_tests()
+    finally:
+        for machine in driver.machines:
+            machine.crash()
