@@ -43,7 +43,7 @@ func AppendFloor(dst []byte, f Floor) []byte {
 // Floor reads what AppendFloor wrote.
 func (d *Decoder) Floor() Floor {
 	f := Floor{CL: d.Uvarint(), Known: d.Known()}
-	if f.CL%2 != 0 || f.CL > 1<<62 {
+	if f.CL%2 != 0 || f.CL > maxCount {
 		d.fail("a floor of causal length %d", f.CL)
 	}
 	return f

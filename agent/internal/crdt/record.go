@@ -159,6 +159,10 @@ func (r Record) MaxStamp() Stamp {
 	return latest
 }
 
+// maxCount bounds the counters of a record. No row lives to see it; a counter
+// near its end would begin anew with the next local write, which then is lost.
+const maxCount = 1 << 62
+
 // Check says what makes r no possible record. Merge relies on these properties
 // of what other machines send: a record that breaks them could break the
 // agreement of those that hold it.
@@ -166,12 +170,18 @@ func (r Record) Check() error {
 	if r.CL == 0 {
 		return fmt.Errorf("record without a causal length")
 	}
+	if r.CL > maxCount {
+		return fmt.Errorf("record with a causal length of %d", r.CL)
+	}
 	if !r.Alive() && len(r.Cells) > 0 {
 		return fmt.Errorf("deleted record with %d cells", len(r.Cells))
 	}
 	for i, c := range r.Cells {
 		if c.Ver == 0 {
 			return fmt.Errorf("column %q was never edited", c.Column)
+		}
+		if c.Ver > maxCount {
+			return fmt.Errorf("column %q was edited %d times", c.Column, c.Ver)
 		}
 		if i > 0 && r.Cells[i-1].Column >= c.Column {
 			return fmt.Errorf("column %q is out of order", c.Column)

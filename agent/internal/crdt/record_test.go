@@ -2,6 +2,7 @@ package crdt
 
 import (
 	"fmt"
+	"math"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -218,6 +219,8 @@ func TestAnyOrderOfAHistory(t *testing.T) {
 func TestCheckRefuses(t *testing.T) {
 	for name, r := range map[string]Record{
 		"no cl":         {},
+		"endless cl":    {CL: math.MaxUint64},
+		"endless edits": {CL: 1, Cells: []Cell{{Column: "a", Ver: math.MaxUint64}}},
 		"dead, cells":   {CL: 2, Cells: []Cell{{Column: "a", Ver: 1}}},
 		"no version":    {CL: 1, Cells: []Cell{{Column: "a"}}},
 		"out of order":  {CL: 1, Cells: []Cell{{Column: "b", Ver: 1}, {Column: "a", Ver: 1}}},

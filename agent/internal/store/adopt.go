@@ -30,17 +30,11 @@ func (s *Store) AdoptSnapshot(ctx context.Context, got crdt.Snapshot) (crdt.Know
 	if !got.Marks.CoversAll(got.Floor.Known) {
 		return nil, fmt.Errorf("%w: a floor among versions that are not known", crdt.ErrImpossible)
 	}
-	a := &adoption{store: s, got: got, had: s.file.known, floor: s.Floor().Union(got.Floor)}
-	// A version of this site may be given: it must survive a power cut.
-	done, err := s.write(false, s.file.saveAll, a.decide)
-	if refusedByTable(err) {
-		s.log.Warn("a row from another machine does not fit its table and is set aside", "err", err)
-		done, err = s.write(false, s.file.saveEach, a.decide)
-	}
+	a := &adoption{store: s, got: got, had: s.file.known, below: s.Floor(), floor: s.Floor().Union(got.Floor)}
+	done, err := a.write()
 	if err != nil {
 		return nil, fmt.Errorf("adopt a snapshot of %d rows: %w", len(got.Rows), err)
 	}
-	s.floor.Store(&a.floor)
 	for _, ch := range a.gone {
 		s.count(ch.old.Record, crdt.Record{})
 	}
@@ -57,12 +51,28 @@ type adoption struct {
 	store *Store
 	got   crdt.Snapshot
 	had   crdt.Known // here, before
+	below Floor      // here, before
 	floor Floor      // of both sides
 
 	gone   []change // removed there
 	joined []change
 	lifted []change // written again by this site, as version next
 	next   Version
+}
+
+// write runs the transaction. A version of this site may be given, so it must
+// survive a power cut.
+func (a *adoption) write() (done outcome, err error) {
+	s := a.store
+	err = s.raiseFloor(a.floor, func() error {
+		done, err = s.write(false, s.file.saveAll, a.decide)
+		if refusedByTable(err) {
+			s.log.Warn("a row from another machine does not fit its table and is set aside", "err", err)
+			done, err = s.write(false, s.file.saveEach, a.decide)
+		}
+		return err
+	})
+	return done, err
 }
 
 // decide reads and forgets within the transaction, and says what to write.
@@ -121,7 +131,7 @@ func (a *adoption) alone(c *conn) ([]change, error) {
 // of this one, rows that were not here. Those in a life above the floor already
 // stay as they are, and so all do while nobody has collected.
 func (a *adoption) liftAll(alone []change, known crdt.Known) {
-	joined, mutual := a.joined[:0:0], !a.got.Marks.CoversAll(a.store.Floor().Known)
+	joined, mutual := a.joined[:0:0], !a.got.Marks.CoversAll(a.below.Known)
 	for _, ch := range a.joined {
 		if mutual && ch.at == nowhere && ch.row.Record.CL <= a.floor.CL {
 			alone = append(alone, ch)

@@ -27,19 +27,14 @@ func (r *Report) problem(format string, args ...any) {
 // Check reads the whole database in one transaction and compares all that has
 // to agree: pages and indexes, records, the versions that rows point to with
 // the lists of versions, these with what is known, and the file with memory.
-// Writers wait while it runs.
+// It keeps no writer waiting, however large the database is.
 func (s *Store) Check(ctx context.Context) (Report, error) {
 	var r Report
-	release, err := s.acquire(ctx)
-	if err != nil {
-		return r, err
-	}
-	defer release()
-	err = s.snapshot(ctx, func(c *conn) error {
+	err := s.asOfNow(ctx, func() {}, func(c *conn, memory *view) error {
 		if err := r.pages(c); err != nil {
 			return err
 		}
-		return s.checkRows(c, &r)
+		return s.checkRows(c, &r, memory)
 	})
 	if err != nil {
 		return r, fmt.Errorf("check the store: %w", asFault(err))
@@ -56,12 +51,12 @@ func (r *Report) pages(c *conn) error {
 	})
 }
 
-func (s *Store) checkRows(c *conn, r *Report) error {
+func (s *Store) checkRows(c *conn, r *Report, memory *view) error {
 	known, err := s.file.readKnown(c)
 	if err != nil {
 		return err
 	}
-	r.known(known, s.file.known)
+	r.known(known, memory.known)
 	pointers, err := s.pointers(c)
 	if err != nil {
 		return err
@@ -76,7 +71,7 @@ func (s *Store) checkRows(c *conn, r *Report) error {
 	for p := range pointers {
 		r.problem("version %v points to %s %q, which does not point back", p.v, p.id.table, p.id.key)
 	}
-	if s.typed != nil && !reflect.DeepEqual(d.freeze(), s.State()) {
+	if s.typed != nil && !reflect.DeepEqual(d.freeze(), memory.state) {
 		r.problem("the state in memory is not that of the file")
 	}
 	return err

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"runtime"
 	"testing"
 
+	"uncloud/internal/faults"
 	"uncloud/internal/spec"
 )
 
@@ -47,4 +49,55 @@ func TestCheckOfEveryTable(t *testing.T) {
 	put(t, s, everyRow()...)
 	put(t, s, spec.Project{ID: "full", Name: "again"})
 	checked(t, s)
+}
+
+// A check of a large database takes long, and nobody waits for it: neither for
+// what it reads nor for its turn to read. It compares with what memory held
+// when it began.
+func TestWritersDoNotWaitForACheck(t *testing.T) {
+	s := open(t, Options{Dir: t.TempDir()})
+	put(t, s, project(1))
+	var r Report
+	err := s.asOfNow(t.Context(), func() {}, func(c *conn, memory *view) error {
+		put(t, s, project(2))
+		return s.checkRows(c, &r, memory)
+	})
+	if err != nil || len(r.Problems) > 0 || r.Rows != 1 {
+		t.Error(r, err)
+	}
+	readers := []*conn{<-s.file.readers, <-s.file.readers, <-s.file.readers}
+	checked := make(chan error)
+	go func() {
+		_, err := s.Check(t.Context())
+		checked <- err
+	}()
+	put(t, s, project(3))
+	for _, c := range readers {
+		s.file.readers <- c
+	}
+	if err := <-checked; err != nil {
+		t.Error(err)
+	}
+}
+
+// Who waits for the writer while the store closes is sent away, also with a
+// reader in hand, for which Close waits.
+func TestCloseWhileACheckBegins(t *testing.T) {
+	s := open(t, Options{Dir: t.TempDir()})
+	<-s.writer
+	checked := make(chan error)
+	go func() {
+		_, err := s.Check(t.Context())
+		checked <- err
+	}()
+	for len(s.file.readers) == readerCount {
+		runtime.Gosched()
+	}
+	go func() { s.writer <- struct{}{} }()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-checked; err != nil && faults.CodeOf(err) != faults.Interrupted {
+		t.Error(err)
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
-	"slices"
 	"time"
 
 	"uncloud/agent/internal/crdt"
@@ -48,20 +47,33 @@ func (s *Store) Collect(ctx context.Context, everyone crdt.Known) (int, error) {
 			floor = floor.Union(Floor{Known: crdt.Known{v.Site: everyone[v.Site].Intersect(crdt.Single(1, v.Seq))}, CL: row.Record.CL})
 		}
 	}
-	err = s.file.write(true, func(c *conn) error {
-		for _, row := range old {
-			if err := s.file.forget(c, row, onShelf); err != nil {
-				return err
+	err = s.raiseFloor(floor, func() error {
+		return s.file.write(true, func(c *conn) error {
+			for _, row := range old {
+				if err := s.file.forget(c, row, onShelf); err != nil {
+					return err
+				}
 			}
-		}
-		return c.setMeta(floorKey, crdt.AppendFloor(nil, floor))
+			return c.setMeta(floorKey, crdt.AppendFloor(nil, floor))
+		})
 	})
 	if err != nil {
 		return 0, fmt.Errorf("collect %d tombstones: %w", len(old), err)
 	}
 	s.deleted.Add(-int64(len(old)))
-	s.floor.Store(&floor)
 	return len(old), nil
+}
+
+// raiseFloor shows a floor from before the transaction that makes it so: who
+// reads rows and then asks for the Floor must not take one that is lower than
+// theirs. A floor that is too high for a moment costs a snapshot at the most.
+func (s *Store) raiseFloor(to Floor, write func() error) error {
+	before := s.floor.Swap(&to)
+	err := write()
+	if err != nil {
+		s.floor.Store(before)
+	}
+	return err
 }
 
 // collectable is the tombstones that may go.
@@ -73,7 +85,9 @@ func (s *Store) collectable(everyone crdt.Known) ([]crdt.Row, error) {
 		if err != nil || row.Record.Alive() || !row.Record.Stamp.Time().Before(horizon) {
 			return err
 		}
-		if !slices.ContainsFunc(row.Writers, func(v Version) bool { return !everyone.Covers(v) }) {
+		// One without writers came ahead of its version: nobody can have said
+		// that it has that.
+		if len(row.Writers) > 0 && everyone.CoversAll(allOf(row.Writers)) {
 			out = append(out, row)
 		}
 		return nil

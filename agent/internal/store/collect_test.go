@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -99,5 +100,51 @@ func TestMemberThatWasAwayWhileTombstonesWent(t *testing.T) {
 	}
 	if !away.Known().CoversAll(a.Floor().Known) || away.Status().Rows != 3 || away.Status().Deleted != 0 {
 		t.Errorf("%+v", away.Status())
+	}
+}
+
+// Whoever has read rows without a tombstone that was forgotten finds a Floor
+// that says so: it is there before they can be read.
+func TestTheFloorIsThereBeforeTombstonesGo(t *testing.T) {
+	clock := &clockAt{time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	s := open(t, Options{Clock: clock.read})
+	put(t, s, project(1))
+	remove(t, s, "projects", "prj_1")
+	gone := s.head()
+	clock.now = clock.now.Add(2 * Retention)
+	if err := s.raiseFloor(Floor{Known: crdt.Knows(gone), CL: 2}, func() error {
+		if !s.Floor().Known.Covers(gone) {
+			t.Error("not within the transaction")
+		}
+		return errors.New("rolled back")
+	}); err == nil || s.Floor().CL != 0 {
+		t.Error("what was rolled back has raised the floor:", err, s.Floor())
+	}
+	if collect(t, s, s.Known()) != 1 || s.Floor().CL != 2 {
+		t.Error(s.Floor())
+	}
+}
+
+// A tombstone ahead of its version is kept: nobody can say that it has that.
+func TestTombstoneAheadOfItsVersion(t *testing.T) {
+	clock := &clockAt{time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	a, b := open(t, Options{Clock: clock.read}), open(t, Options{Clock: clock.read})
+	put(t, a, project(1))
+	pull(t, b, a)
+	remove(t, a, "projects", "prj_1")
+	all, err := a.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := b.Repair(t.Context(), all.Rows); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	c := open(t, Options{Clock: clock.read})
+	if _, err := c.Repair(t.Context(), all.Rows); err != nil {
+		t.Fatal(err)
+	}
+	clock.now = clock.now.Add(2 * Retention)
+	if n := collect(t, c, c.Known()); n != 0 {
+		t.Errorf("%d tombstones were forgotten of which no version is known", n)
 	}
 }

@@ -142,6 +142,32 @@ func (s *Store) snapshot(ctx context.Context, do func(*conn) error) error {
 	}
 }
 
+// asOfNow runs do on a reader that sees what memory holds: it begins to see
+// while nobody can write, which is when note is called. Nobody waits for it
+// longer than that.
+func (s *Store) asOfNow(ctx context.Context, note func(), do func(c *conn, memory *view) error) error {
+	return s.snapshot(ctx, func(c *conn) error {
+		memory, err := s.seeMemory(ctx, c, note)
+		if err != nil {
+			return err
+		}
+		return do(c, memory)
+	})
+}
+
+func (s *Store) seeMemory(ctx context.Context, c *conn, note func()) (*view, error) {
+	release, err := s.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if _, err := c.number("SELECT count(*) FROM _known"); err != nil { // the transaction begins to see here
+		return nil, err
+	}
+	note()
+	return &view{state: s.State(), known: s.file.known}, nil
+}
+
 // Status is what an operator wants to know of a store.
 type Status struct {
 	Site        crdt.SiteID

@@ -144,20 +144,12 @@ func (f *Follower) read() ([]Event, <-chan struct{}) {
 // between two commits.
 func (f *Follower) restart(ctx context.Context) (Event, error) {
 	e := Event{Kind: Restart}
-	release, err := f.store.acquire(ctx)
-	if err != nil {
-		return e, err
-	}
-	defer func() { release() }()
-	err = f.store.snapshot(ctx, func(c *conn) error {
-		if _, err := c.number("SELECT count(*) FROM _known"); err != nil { // the transaction begins to see here
-			return err
-		}
+	begun := func() {
 		f.feed.mu.Lock()
+		defer f.feed.mu.Unlock()
 		e.ID = f.feed.head
-		f.feed.mu.Unlock()
-		release()
-		release = func() {}
+	}
+	err := f.store.asOfNow(ctx, begun, func(c *conn, _ *view) error {
 		return f.store.file.scan(c, func(row crdt.Row) error {
 			if row.Table == f.table && row.Record.Alive() {
 				e.Rows = append(e.Rows, row)

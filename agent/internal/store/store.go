@@ -201,6 +201,8 @@ func (s *Store) acquire(ctx context.Context) (release func(), err error) {
 	}
 	select {
 	case <-s.writer:
+	case <-s.closing: // Close waits for readers, of whom one may be here
+		return nil, errClosed
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
