@@ -183,12 +183,11 @@ part_images() {
 
 part_scenarios() { each scenarios x86_64-linux; }
 
-# One process a system: it keeps all that it has evaluated, 10 GB and more,
-# which a collector that runs more often makes bearable.
+# One process a system, since it keeps all that it has evaluated: 10 GB and more.
 part_flake() {
     local system
     for system in x86_64-linux aarch64-linux; do
-        GC_INITIAL_HEAP_SIZE=1G GC_FREE_SPACE_DIVISOR=8 in_nix nix flake check --no-build --option system "$system" \
+        GC_INITIAL_HEAP_SIZE=1G GC_FREE_SPACE_DIVISOR=4 in_nix nix flake check --no-build --option system "$system" \
             --offline --no-write-lock-file --override-input nixpkgs path:/nixpkgs \
             --override-input nixos-hardware path:/nixos-hardware path:/src
     done

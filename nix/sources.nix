@@ -1,13 +1,12 @@
 # What the programs are built from. A document is no part of it, so that an edit
-# of one rebuilds nothing.
-{ lib }:
+# of one rebuilds nothing; tests compare documents with what they are about.
+{
+  lib,
+  documents ? false,
+}:
 let
   inherit (lib) fileset;
-  documents = file: file.hasExt "md";
-in
-fileset.toSource {
-  root = ../.;
-  fileset = fileset.difference (fileset.unions [
+  code = fileset.unions [
     ../go.mod
     ../go.sum
     ../agent
@@ -16,5 +15,18 @@ fileset.toSource {
     ../internal
     ../packaging
     ../tests
-  ]) (fileset.fileFilter documents ../.);
+  ];
+  markdown = fileset.fileFilter (file: file.hasExt "md") ../.;
+in
+fileset.toSource {
+  root = ../.;
+  fileset =
+    if documents then
+      fileset.unions [
+        code
+        markdown
+        ../examples
+      ]
+    else
+      fileset.difference code markdown;
 }

@@ -12,6 +12,10 @@ buildGoModule (
   go
   // {
     pname = "uncloud-tests";
+    src = import ./sources.nix {
+      inherit lib;
+      documents = true;
+    };
     dontBuild = true;
     doCheck = true;
     checkPhase = ''

@@ -44,6 +44,7 @@ in
     nixpkgs = flake;
     nixos-hardware.nixosModules = boards;
   };
+  tests = (import ./checks.nix both).tests;
   scenarios = lib.filterAttrs (name: _: lib.hasPrefix "vm-" name) (import ./checks.nix both);
   examples = lib.genAttrs [ "one" "fleet" ] (
     name:

@@ -83,7 +83,7 @@ in
     };
 
     # A name of the generation would overrule the one that was read.
-    networking.hostName = lib.mkDefault "";
+    networking.hostName = lib.mkOverride 1400 ""; # weaker than a default of somebody else
     services.openssh.authorizedKeysFiles = [ "${firstBoot.directory}/authorized_keys" ];
   };
 }
