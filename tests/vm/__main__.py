@@ -23,6 +23,7 @@ from seeds import Seeds
 
 SCENARIOS = images.REPOSITORY / "tests/nixos"
 LOGS = images.REPOSITORY / ".cache/vm"
+STATE = "uc machine ls; uc ls; uc ps; podman ps --all; ip address; nft list ruleset"
 MISSING = 3  # exit code where there can be no virtual machines: nothing was shown
 
 
@@ -94,8 +95,8 @@ def run(name: str, made: images.Images, options: argparse.Namespace) -> bool:
     began = time.monotonic()
     if options.driver == "nixos":
         held = real.run(made, name, Seeds(name), directory, say)
-        told = "ok, says the NixOS test driver" if held else f"FAILED under the NixOS test driver; its log is {directory}/log"
-        say(f"{name}: {told} ({time.monotonic() - began:.0f} s)")
+        told = "ok" if held else f"FAILED, see {directory}/log"
+        say(f"{name}: under the NixOS test driver: {told} ({time.monotonic() - began:.0f} s)")
         return held
     with (directory / "log").open("w") as log:
         host = Host(made, Seeds(name), directory, not options.cold, log)
@@ -135,7 +136,7 @@ def keep_journal(host: Host, machine: Machine) -> None:
     try:
         machine.connect()
         _, journal = machine.shell.execute("journalctl -b --no-pager -o short-monotonic | tail -n 2000", timeout=60)
-        _, state = machine.shell.execute("uc machine ls; uc ls; uc ps; podman ps -a; ip address; nft list ruleset", timeout=60)
+        _, state = machine.shell.execute(STATE, timeout=60)
         (host.directory / f"{machine.name}.journal").write_text(journal)
         (host.directory / f"{machine.name}.state").write_text(state)
     except Exception as error:  # a machine that is beyond asking must not hide why
@@ -144,7 +145,8 @@ def keep_journal(host: Host, machine: Machine) -> None:
 
 def keep(scenario: Scenario) -> None:
     """Leaves the machines to whoever started them."""
-    banner = f"The machines of {scenario.name} are yours: {', '.join(m.name for m in scenario.host.machines)}. Ctrl-D ends them."
+    machines = ", ".join(machine.name for machine in scenario.host.machines)
+    banner = f"The machines of {scenario.name} are yours: {machines}. Ctrl-D ends them."
     with contextlib.suppress(SystemExit):
         code.interact(banner, local=scenario.names(), exitmsg="")
 
@@ -157,8 +159,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev vm", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="all, or some of: " + ", ".join(names()))
     parser.add_argument("--bench-boot", type=int, metavar="RUNS", help="measure boots instead: ./dev bench boot")
-    parser.add_argument("--keep", action="store_true", help="a prompt with the machines at the end, as the NixOS test driver's")
-    parser.add_argument("--driver", choices=["own", "nixos"], default="own", help="nixos: the real one, out of the tree that NIXPKGS names")
+    parser.add_argument("--keep", action="store_true", help="at the end, a prompt with the machines in scope")
+    which = "nixos: the real NixOS test driver, out of the tree that NIXPKGS names"
+    parser.add_argument("--driver", choices=["own", "nixos"], default="own", help=which)
     parser.add_argument("--cold", action="store_true", help="boot the machines, and take none from the snapshot")
     options = parser.parse_args()
     wanted = names() if options.scenarios == ["all"] else options.scenarios

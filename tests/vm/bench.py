@@ -51,7 +51,8 @@ def measure(machine: Machine, runs: int, say) -> None:
             f" without the agent usable after {usable:.1f} s ({machine.qemu.cpu_seconds():.0f} s of a core)"
         )
     up, usable = statistics.median(with_agent), statistics.median(without)
-    say(f"medians: up after {up:.1f} s, without the agent usable after {usable:.1f} s: {up - usable:+.1f} s, {up / usable:.2f} times")
+    difference = f"{up - usable:+.1f} s, {up / usable:.2f} times"
+    say(f"medians: up after {up:.1f} s, without the agent usable after {usable:.1f} s: {difference}")
 
 
 def restart(machine: Machine) -> None:

@@ -25,6 +25,11 @@ from shell import Shell
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 BUILD_TIMEOUT = 1800
+KINDS = {
+    "qemu": "QEMU of Debian trixie",
+    "base": "the disk of a Debian trixie machine",
+    "driver": "a root for the NixOS test driver",
+}
 KEPT = 24 * 3600  # seconds that what was used last so long ago stays: another run may use it now
 
 
@@ -88,8 +93,7 @@ class Images:
         return _digest(*parts)
 
     def _script(self, what: str, place: Path) -> None:
-        what_it_is = {"qemu": "QEMU of Debian trixie", "base": "the disk of a Debian trixie machine", "driver": "a root for the NixOS test driver"}[what]
-        self.say(f"making {what_it_is} (once, a minute)")
+        self.say(f"making {KINDS[what]} (once, a minute)")
         log = self.cache / f"vm-{what}.log"
         with log.open("wb") as out:
             done = subprocess.run(
@@ -102,7 +106,7 @@ class Images:
             )
         if done.returncode != 0:
             last = log.read_text(errors="replace").strip().splitlines()[-5:]
-            raise MissingError(f"{what_it_is} could not be made; {log} ends with:\n" + "\n".join(last))
+            raise MissingError(f"{KINDS[what]} could not be made; {log} ends with:\n" + "\n".join(last))
 
     def _programs(self) -> tuple[list[str], list[str]]:
         """The host's QEMU from version 10, otherwise Debian's: version 7 lets guests of today oops."""
@@ -144,9 +148,9 @@ class Images:
             archive(product, qemu.PRODUCT_MIB, {"usr/lib/vm/app": app})
             blank(seed, qemu.SEED_MIB)
             disks = [part / "disk.qcow2", empty, product, seed]
-            card = ["-netdev", f"dgram,id=vlan1,local.type=unix,local.path={sockets}/card,remote.type=unix,remote.path={sockets}/none"]
-            card += ["-device", "virtio-net-pci,netdev=vlan1,mac=52:54:00:12:01:ff"]
-            machine = qemu.Qemu(self.qemu, qemu.hardware(self.base, disks, "warm") + qemu.way_out() + card, part, Path(sockets), "warm")
+            arguments = qemu.hardware(self.base, disks, "warm") + qemu.way_out()
+            arguments += qemu.card(Path(sockets) / "card", Path(sockets) / "nowhere", "52:54:00:12:01:ff")
+            machine = qemu.Qemu(self.qemu, arguments, part, Path(sockets), "warm")
             try:
                 shell = Shell(machine.connect(machine.shell_path), "the machine for the snapshot")
                 shell.await_ready(600)
@@ -264,7 +268,8 @@ def _mirror() -> str:
     """Where packages come from: the mirror of the host itself, as for the lab."""
     if chosen := os.environ.get("UNCLOUD_LAB_MIRROR"):
         return chosen
-    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Label: Debian"]
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
+    command += ["Created-By: Packages", "Origin: Debian", "Label: Debian"]
     try:
         found = subprocess.run(command, capture_output=True, text=True).stdout.split()
     except FileNotFoundError:

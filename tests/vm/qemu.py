@@ -57,6 +57,12 @@ def way_out() -> list[str]:
     return ["-netdev", "user,id=user0,restrict=on", "-device", "virtio-net-pci,netdev=user0,mac=52:54:00:12:34:56"]
 
 
+def card(listen: Path, send: Path, mac: str) -> list[str]:
+    """eth1: on the network that machines have in common. Frames are datagrams between two sockets."""
+    netdev = f"dgram,id=vlan1,local.type=unix,local.path={listen},remote.type=unix,remote.path={send}"
+    return ["-netdev", netdev, "-device", f"virtio-net-pci,netdev=vlan1,mac={mac}"]
+
+
 class Qemu:
     """A running QEMU. Its end is waited for by whoever made it."""
 

@@ -17,6 +17,12 @@ from seeds import Seeds
 
 INSIDE = images.HERE / "real_inside.py"
 TIMEOUT = 3600
+ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 
 ENTER = """
 root=$1 nixpkgs=$2
@@ -42,15 +48,21 @@ def run(made: images.Images, name: str, seeds: Seeds, directory: Path, say) -> b
     """Runs one scenario; tells whether the driver was content."""
     nixpkgs = Path(os.environ.get("NIXPKGS", ""))
     if not (nixpkgs / "nixos/lib/test-driver/src").is_dir():
-        raise images.BrokenError("NIXPKGS names no tree of nixpkgs, so there is no NixOS test driver; ./dev nix help says how to get one")
+        raise images.BrokenError("NIXPKGS names no tree of nixpkgs, which has the driver; ./dev nix help says how to get one")
     made.product(directory / "product")
     scripts = [start_script(made, seeds, node, directory) for node in seeds.nodes]
     command = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "bash", "-ec", ENTER, "enter"]
     command += [made.driver_root(), nixpkgs.resolve(), made.cache, images.REPOSITORY, "--"]
     command += ["python3", INSIDE, images.REPOSITORY / f"tests/nixos/{name}.py", directory, *scripts]
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
     with (directory / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            command,
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         try:
             for line in process.stdout:
                 log.write(line)
@@ -73,7 +85,9 @@ def start_script(made: images.Images, seeds: Seeds, name: str, directory: Path) 
     mac = seeds.mac(name)
     script = directory / f"run-{name}-vm"
     script.write_text(
-        f"#!/bin/bash\nrenice -n {qemu.PRIORITY} $$; echo {qemu.PRIORITY} >/proc/$$/autogroup\nexec {shlex.join(map(str, arguments))} -netdev vde,id=vlan1,sock=$QEMU_VDE_SOCKET_1"
+        "#!/bin/bash\n"
+        f"renice -n {qemu.PRIORITY} $$; echo {qemu.PRIORITY} >/proc/$$/autogroup\n"
+        f"exec {shlex.join(map(str, arguments))} -netdev vde,id=vlan1,sock=$QEMU_VDE_SOCKET_1"
         f' -device virtio-net-pci,netdev=vlan1,mac={mac} "$@"\n'
     )
     script.chmod(0o755)

@@ -30,12 +30,13 @@ def parameters(function) -> list[tuple]:
 
 
 # What our own driver offers is a part of what this one does.
-ours = [(name, f) for name, f in vars(own.Machine).items() if callable(f) and not name.startswith("_") and name != "log"]
-for name, function in ours:
-    if parameters(function) != parameters(getattr(QemuMachine, name)):
-        sys.exit(f"{name} of tests/vm/machine.py takes {parameters(function)}, of the NixOS test driver {parameters(getattr(QemuMachine, name))}")
-if parameters(own.retry) != parameters(real_retry):
-    sys.exit("retry of tests/vm/machine.py is not that of the NixOS test driver")
+pairs = {"retry": (own.retry, real_retry)}
+for name, function in vars(own.Machine).items():
+    if callable(function) and not name.startswith("_") and name != "log":
+        pairs[name] = function, getattr(QemuMachine, name)
+for name, (ours, theirs) in pairs.items():
+    if parameters(ours) != parameters(theirs):
+        sys.exit(f"{name} of tests/vm/machine.py takes {parameters(ours)}, of the NixOS test driver {parameters(theirs)}")
 
 script, directory, *starts = map(Path, sys.argv[1:])
 names = [start.name.removeprefix("run-").removesuffix("-vm") for start in starts]

@@ -9,6 +9,8 @@ import socket
 import threading
 from pathlib import Path
 
+import qemu
+
 FRAME = 70000  # segments that a guest leaves to the card to cut are larger than the MTU
 
 
@@ -36,8 +38,7 @@ class Switch:
         """QEMU's arguments for a network card that is plugged into the machine's port."""
         listen, send = self.directory / f"{name}.card", self.directory / f"{name}.port"
         listen.unlink(missing_ok=True)
-        netdev = f"dgram,id=vlan1,local.type=unix,local.path={listen},remote.type=unix,remote.path={send}"
-        return ["-netdev", netdev, "-device", f"virtio-net-pci,netdev=vlan1,mac={mac}"]
+        return qemu.card(listen, send, mac)
 
     def close(self) -> None:
         self.stop.send(b"x")
