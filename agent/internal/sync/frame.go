@@ -7,10 +7,14 @@ import (
 	"uncloud/agent/internal/crdt"
 )
 
-// protocolVersion is the first number of a hello. Machines of different
-// versions do not exchange state; frames of an unknown kind are skipped, so
-// that a version can grow.
-const protocolVersion = 3
+// A hello begins with the version that the sender speaks and the least that it
+// still understands. Machines are upgraded one after another, and say by their
+// rows whose turn it is: so an agent has to exchange state with those of the
+// release before it, and may raise leastVersion to a version only when all
+// releases since speak that. What it sends to one that speaks less is in the
+// form of that. Frames of an unknown kind are skipped, and the hello of a later
+// version may be longer, so that a version can grow.
+const protocolVersion, leastVersion = 4, 4
 
 // A frame is one message. On the wire it is its length in four bytes, its kind
 // in one, and its body.
@@ -115,7 +119,7 @@ func appendFrame(b []byte, f frame) []byte {
 	b = append(b, f.kind())
 	switch f := f.(type) {
 	case hello:
-		b = binary.AppendUvarint(b, protocolVersion)
+		b = binary.AppendUvarint(binary.AppendUvarint(b, protocolVersion), leastVersion)
 		b = appendText(appendText(b, f.Cluster), f.Machine)
 		b = append(b, f.Site[:]...)
 		b = binary.AppendUvarint(b, f.Nonce)
@@ -156,10 +160,7 @@ func parseFrame(b []byte) (frame, error) {
 	var f frame
 	switch kind {
 	case kindHello:
-		if v := d.Uvarint(); v != protocolVersion && d.Err() == nil {
-			return nil, fmt.Errorf("the other machine speaks version %d of the protocol, this one %d", v, protocolVersion)
-		}
-		f = hello{Cluster: d.Text(), Machine: d.Text(), Site: d.SiteID(), Nonce: d.Uvarint(), Known: d.Known(), Floor: d.Known()}
+		return parseHello(d)
 	case kindRefuse:
 		f = refuse{Reason: d.Text()}
 	case kindTell:
@@ -186,6 +187,22 @@ func parseFrame(b []byte) (frame, error) {
 	}
 	if err := d.Done(); err != nil {
 		return nil, fmt.Errorf("frame of kind %d: %w", kind, err)
+	}
+	return f, nil
+}
+
+func parseHello(d *crdt.Decoder) (frame, error) {
+	speaks, least := d.Uvarint(), d.Uvarint()
+	if d.Err() == nil && (speaks < leastVersion || least > protocolVersion) {
+		return nil, fmt.Errorf("the other machine speaks versions %d to %d of the protocol, this one %d to %d", least, speaks, leastVersion, protocolVersion)
+	}
+	f := hello{Cluster: d.Text(), Machine: d.Text(), Site: d.SiteID(), Nonce: d.Uvarint(), Known: d.Known(), Floor: d.Known()}
+	err := d.Err()
+	if speaks <= protocolVersion {
+		err = d.Done()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("frame of kind %d: %w", kindHello, err)
 	}
 	return f, nil
 }

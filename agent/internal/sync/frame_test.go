@@ -3,11 +3,14 @@ package statesync
 import (
 	"bufio"
 	"bytes"
+	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
 	"uncloud/agent/internal/crdt"
+	"uncloud/agent/internal/store"
 )
 
 func everyFrame() []frame {
@@ -39,7 +42,7 @@ func TestFramesComeBack(t *testing.T) {
 	}
 	in := bufio.NewReader(&b)
 	for _, want := range everyFrame() {
-		got, _, err := readFrame(in)
+		got, _, err := readFrame(in, maxFrameBytes)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%v\ngot  %+v\nwant %+v", err, got, want)
 		}
@@ -58,8 +61,50 @@ func TestFramesThatAreNone(t *testing.T) {
 			t.Errorf("%s: %+v", name, f)
 		}
 	}
-	if _, _, err := readFrame(bufio.NewReader(bytes.NewReader([]byte{0xff, 0, 0, 0}))); err == nil {
+	if _, _, err := readFrame(bufio.NewReader(bytes.NewReader([]byte{0xff, 0, 0, 0})), maxFrameBytes); err == nil {
 		t.Error("a frame of 4 GB was read")
+	}
+}
+
+// Machines are upgraded one after another, so a later version that still
+// understands this one is let in, whatever it has to say besides.
+func TestProtocolsOfOtherReleases(t *testing.T) {
+	rest := appendFrame(nil, everyFrame()[0])[3:]
+	for name, c := range map[string]struct {
+		speaks, least byte
+		more          []byte
+		ok            bool
+	}{
+		"the same":                        {protocolVersion, leastVersion, nil, true},
+		"the same, too long":              {protocolVersion, leastVersion, []byte{1}, false},
+		"a later one":                     {protocolVersion + 1, protocolVersion, nil, true},
+		"a later one with more":           {protocolVersion + 3, protocolVersion, []byte{1, 2}, true},
+		"a later one that understands no": {protocolVersion + 2, protocolVersion + 1, nil, false},
+		"one before the least":            {leastVersion - 1, 1, nil, false},
+	} {
+		got, err := parseFrame(slices.Concat([]byte{kindHello, c.speaks, c.least}, rest, c.more))
+		if (err == nil) != c.ok || c.ok && !reflect.DeepEqual(got, everyFrame()[0]) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+// A row that was merged from many machines is larger than any of them may write.
+func TestARowOfManyLargeWritesTravels(t *testing.T) {
+	row := crdt.Row{Table: "t", Key: "k", Record: crdt.Record{CL: 1}, Writers: []crdt.Version{{Site: crdt.SiteID{1}, Seq: 1}}}
+	for i := range 14 {
+		noise := make([]byte, store.MaxRowBytes)
+		_, _ = rand.NewChaCha8([32]byte{byte(i)}).Read(noise) // never fails
+		row.Record.Cells = append(row.Record.Cells, crdt.Cell{Column: string(rune('a' + i)), Ver: 1, Value: crdt.Blob(noise)})
+	}
+	for _, f := range []frame{rows{Batch: crdt.Batch{Rows: []crdt.Row{row}, Marks: crdt.Knows(row.Writers[0])}}, rows{Req: 1, Batch: crdt.Batch{Rows: []crdt.Row{row}, Marks: crdt.Known{}}}} {
+		var b bytes.Buffer
+		if _, _, err := writeFrame(&b, f, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got, _, err := readFrame(bufio.NewReader(&b), maxFrameBytes); err != nil || !reflect.DeepEqual(got, f) {
+			t.Error(err)
+		}
 	}
 }
 

@@ -16,8 +16,12 @@ const (
 	// frameBytes is about how much of a batch goes into one frame, so that a
 	// push never waits for long behind an answer.
 	frameBytes = 256 << 10
-	// maxFrameBytes bounds what is read: a frame, and one row over it.
-	maxFrameBytes = 4 << 20
+	// maxFrameBytes bounds what is read: a frame, and one row over it. A row is
+	// no larger than 1 MiB when it is written, but as many machines as it has
+	// columns may each have given one of them that size.
+	maxFrameBytes = 32 << 20
+	// maxHelloBytes bounds what is read of a machine that said nothing yet.
+	maxHelloBytes = 4 << 20
 	// packFrom is the size from which frames that answer a request are
 	// compressed. News are small and are not.
 	packFrom = 8 << 10
@@ -51,14 +55,14 @@ func writeFrame(w io.Writer, f frame, scratch []byte) ([]byte, int, error) {
 	return scratch, len(out), err
 }
 
-// readFrame reads one frame, and says how many bytes it took.
-func readFrame(r *bufio.Reader) (frame, int, error) {
+// readFrame reads one frame of at most limit bytes, and says how many it took.
+func readFrame(r *bufio.Reader, limit uint32) (frame, int, error) {
 	var length [4]byte
 	if _, err := io.ReadFull(r, length[:]); err != nil {
 		return nil, 0, err
 	}
 	n := binary.BigEndian.Uint32(length[:])
-	if n > maxFrameBytes {
+	if n > limit {
 		return nil, 0, fmt.Errorf("frame of %d bytes", n)
 	}
 	body := make([]byte, n)

@@ -85,11 +85,12 @@ func (w *wire) hangUp() { _ = w.conn.Close() }
 // the store merges is slowed down by its own connection.
 func (s *Syncer) read(ctx context.Context, w *wire) error {
 	in := bufio.NewReaderSize(w.conn, 64<<10)
-	for timeout := helloTimeout; ; timeout = readTimeout {
+	timeout, limit := helloTimeout, uint32(maxHelloBytes)
+	for ; ; timeout, limit = readTimeout, maxFrameBytes {
 		if err := w.conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 			return err
 		}
-		f, n, err := readFrame(in)
+		f, n, err := readFrame(in, limit)
 		s.bytesIn.Add(uint64(n))
 		s.framesIn.Add(1)
 		if errors.Is(err, io.EOF) {
