@@ -18,17 +18,24 @@ const (
 	unitsOfMachine  = "etc/systemd/system"
 )
 
-// packaged says where a package puts a file of packaging/, and how.
+// packaged says where packaging/install.sh puts a file of its directory, and
+// how. Programs are apart: machines of a lab have those that were built last.
 func packaged(name string) (place string, mode os.FileMode) {
-	switch {
-	case strings.HasSuffix(name, ".service"), strings.HasSuffix(name, ".path"):
-		return filepath.Join(unitsOfPackages, name), 0o644
-	case name == "sysusers.conf":
+	switch name {
+	case "sysusers.conf":
 		return "usr/lib/sysusers.d/uncloud.conf", 0o644
-	case name == "sysctl.conf":
+	case "sysctl.conf":
 		return "usr/lib/sysctl.d/60-uncloud.conf", 0o644
+	case "containers.conf":
+		return "etc/containers/containers.conf.d/60-uncloud.conf", 0o644
+	case "uncloud-names":
+		return "usr/libexec/uncloud/uncloud-names", 0o755
 	}
-	return filepath.Join("usr/libexec/uncloud", name), 0o755
+	switch filepath.Ext(name) {
+	case ".service", ".path":
+		return filepath.Join(unitsOfPackages, name), 0o644
+	}
+	return "", 0
 }
 
 // A machine of a bare lab may have no product yet.
@@ -70,6 +77,9 @@ func (m *Machine) installPackage() error {
 	}
 	for name, content := range files {
 		place, mode := packaged(name)
+		if place == "" {
+			continue
+		}
 		if err := m.writeFiles(map[string]string{place: content}, mode); err != nil {
 			return err
 		}

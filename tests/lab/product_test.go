@@ -2,6 +2,8 @@ package lab
 
 import (
 	"maps"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +22,10 @@ func TestTheModuleAndThePackageAgree(t *testing.T) {
 	if of, module := settings(packaging["sysctl.conf"]), settings(golden["etc/sysctl.d/60-uncloud.conf"]); !maps.Equal(of, module) {
 		t.Errorf("sysctls of the package are %v, of the module %v", of, module)
 	}
+	engine, _ := packaged("containers.conf")
+	if packaging["containers.conf"] != golden[engine] {
+		t.Errorf("the package tells Podman %q, the module %q", packaging["containers.conf"], golden[engine])
+	}
 	for name := range packaging {
 		if _, ok := golden[unitsOfMachine+"/"+name]; ok {
 			t.Errorf("the module writes %s whole, though the package ships it", name)
@@ -35,6 +41,33 @@ func TestTheModuleAndThePackageAgree(t *testing.T) {
 	byModule = slices.DeleteFunc(byModule, func(link string) bool { return packaging[filepath.Base(link)] == "" })
 	if !slices.Equal(byPackage, byModule) {
 		t.Errorf("enabled by the package:\n%s\nby the module:\n%s", strings.Join(byPackage, "\n"), strings.Join(byModule, "\n"))
+	}
+}
+
+// What install.sh places is what a machine of the lab has.
+func TestTheLabInstallsWhatTheScriptDoes(t *testing.T) {
+	if _, err := os.Stat(filepath.Join(Repository(), "bin/uncloudd")); err != nil {
+		t.Skipf("bin/uncloudd is not built; ./dev build does: %v", err)
+	}
+	root := t.TempDir()
+	script := exec.CommandContext(t.Context(), filepath.Join(Repository(), "packaging/install.sh"))
+	script.Env = append(os.Environ(), "DESTDIR="+root)
+	if out, err := script.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	placed, err := readTree(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.DeleteFunc(placed, func(name, _ string) bool { return strings.HasPrefix(name, "usr/bin/") })
+	wanted := map[string]string{}
+	for name, content := range mustReadTree(t, "packaging") {
+		if place, _ := packaged(name); place != "" {
+			wanted[place] = content
+		}
+	}
+	if !maps.Equal(placed, wanted) {
+		t.Errorf("the script places %v, the lab %v", slices.Sorted(maps.Keys(placed)), slices.Sorted(maps.Keys(wanted)))
 	}
 }
 

@@ -175,21 +175,15 @@ class Images:
     # --- the product -----------------------------------------------------------------------
 
     def product(self, place: Path) -> None:
-        """Writes what a package of the product holds, and the scenarios' program, as an archive."""
-        files: Files = {"usr/lib/vm/app": self._app()}
+        """Writes what an installation of the product places, and the scenarios' program, as an archive."""
         for program in ("uc", "uncloudd"):
             if not (REPOSITORY / "bin" / program).exists():
                 raise BrokenError(f"bin/{program} is not built: ./dev build")
-            stripped = place.with_name(program)
-            subprocess.run(["strip", "-o", stripped, REPOSITORY / "bin" / program], check=True)
-            files[f"usr/bin/{program}"] = stripped
-        packaging = REPOSITORY / "packaging"
-        for unit in UNITS:
-            files[f"usr/lib/systemd/system/{unit.name}"] = unit
-        files["usr/libexec/uncloud/uncloud-names"] = packaging / "uncloud-names"
-        files["usr/lib/sysctl.d/60-uncloud.conf"] = packaging / "sysctl.conf"
-        files["usr/lib/sysusers.d/uncloud.conf"] = packaging / "sysusers.conf"
-        archive(place, qemu.PRODUCT_MIB, files)
+        with tempfile.TemporaryDirectory(dir=place.parent) as root:
+            subprocess.run([REPOSITORY / "packaging/install.sh"], env=os.environ | {"DESTDIR": root}, check=True)
+            subprocess.run(["strip", f"{root}/usr/bin/uc", f"{root}/usr/bin/uncloudd"], check=True)
+            files: Files = {str(path.relative_to(root)): path for path in Path(root).rglob("*") if path.is_file()}
+            archive(place, qemu.PRODUCT_MIB, files | {"usr/lib/vm/app": self._app()})
 
 
 # Run in the machine of the snapshot. What has been read is forgotten: the disks under a machine
@@ -239,7 +233,7 @@ def blank(path: Path, mebibytes: int) -> None:
 def remove_disks(directory: Path) -> None:
     """Removes what machines had, and leaves what they said."""
     for path in directory.iterdir():
-        if path.suffix in (".qcow2", ".seed", ".empty") or path.name in ("product", "uc", "uncloudd"):
+        if path.suffix in (".qcow2", ".seed", ".empty") or path.name == "product":
             path.unlink()
 
 
