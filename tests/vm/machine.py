@@ -105,8 +105,8 @@ class Machine:
 
     def wait_for_shutdown(self) -> None:
         """Waits until the machine has no power any more."""
-        if self.is_up():
-            self.qemu.wait(BOOT)
+        if self.is_up() and not self.qemu.ends(BOOT):
+            raise RequestError(f"{self.name} has not shut down within {BOOT} s")
         self._off()
 
     def _off(self) -> None:

@@ -154,15 +154,17 @@ class Qemu:
                 self.tell("quit")
             except (QemuError, OSError, ValueError):
                 pass  # it ended before it could answer
-        self.wait(20)
+        if not self.ends(20):
+            self.process.kill()
+            self.process.wait()
 
-    def wait(self, timeout: float) -> None:
-        """Waits for the end of the process; kills it when there is none in time."""
+    def ends(self, timeout: float) -> bool:
+        """Waits for the end of the process, and tells whether there was one in time."""
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            return False
+        return True
 
     def cpu_seconds(self) -> float:
         """Seconds of a core that the machine has used: a measure that other work hardly blurs."""
