@@ -37,6 +37,13 @@ def names() -> list[str]:
     return sorted(path.stem for path in SCENARIOS.glob("*.py"))
 
 
+def about(name: str) -> str:
+    """What a scenario is about: the first sentence of its nodes' comment."""
+    lines = (SCENARIOS / f"{name}.nix").read_text().splitlines()
+    comment = " ".join(line.removeprefix("# ") for line in lines[: next(i for i, l in enumerate(lines) if l[:1] != "#")])
+    return comment.split(". ")[0].rstrip(".")
+
+
 class Scenario:
     """One script on its machines."""
 
@@ -157,7 +164,7 @@ def terminated(*_) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev vm", description=__doc__)
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="all, or some of: " + ", ".join(names()))
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="all, or some of those below")
     parser.add_argument("--bench-boot", type=int, metavar="RUNS", help="measure boots instead: ./dev bench boot")
     parser.add_argument("--keep", action="store_true", help="at the end, a prompt with the machines in scope")
     which = "nixos: the real NixOS test driver, out of the tree that NIXPKGS names"
@@ -169,6 +176,9 @@ def main() -> int:
         parser.error(f"there is no scenario {unknown[0]}; there are {', '.join(names())}")
     if not wanted and not options.bench_boot:
         parser.print_help()
+        print("\nscenarios:")
+        for name in names():
+            print(f"  {name:12} {about(name)}")
         return 0
     signal.signal(signal.SIGTERM, terminated)
     try:

@@ -26,12 +26,12 @@ class Host:
     def __init__(self, made: images.Images, seeds: Seeds, directory: Path, warm: bool, log: TextIO):
         self.images, self.seeds, self.directory, self.log = made, seeds, directory, log
         self.warm = made.warm() if warm else None
+        made.product(directory / "product")
         self.sockets = Path(tempfile.mkdtemp(prefix="uncloud-vm-", dir="/tmp"))
         self.switch = Switch(self.sockets, list(seeds.nodes))
         self.machines = [Machine(name, self) for name in seeds.nodes]
         self.waking: dict[str, Waking] = {}
         self.began = time.monotonic()
-        made.product(directory / "product")
 
     def note(self, text: str) -> None:
         """Writes a line of the scenario's log."""
@@ -72,7 +72,7 @@ class Host:
         """Ends all machines and the network, and removes the disks; logs stay."""
         for machine in self.machines:
             if (waking := self.waking.pop(machine.name, None)) is not None:
-                waking.end()
+                waking.give_up()
             machine.crash()
         self.switch.close()
         shutil.rmtree(self.sockets)
@@ -102,7 +102,7 @@ class Waking(threading.Thread):
         if self.error is not None:
             raise self.error
 
-    def end(self) -> None:
-        """Gives up: the machine is about to lose its power."""
+    def give_up(self) -> None:
+        """Ends the machine on its way."""
         self.process.process.kill()
         super().join(30)

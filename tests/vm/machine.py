@@ -59,6 +59,7 @@ class Machine:
         if self.is_up():
             return
         self.log("is started")
+        self._off()  # it may have ended by itself
         self.qemu, self.shell = self.lab.power_on(self, allow_reboot)
 
     def is_up(self) -> bool:
@@ -91,6 +92,7 @@ class Machine:
         """Cuts the machine's power. Its disk stays."""
         if not self.is_up():
             return
+        self.lab.awaken(self)
         self.log("loses power")
         self.qemu.cut_power()
         self._off()
