@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -367,7 +368,7 @@ func TestTargetIsTooBusyToAnswerDuringStep(t *testing.T) {
 			time.Sleep(c.stall)
 			b.set(true)
 			time.Sleep(time.Minute)
-			if cause := context.Cause(ctx); cause != c.cause {
+			if cause := context.Cause(ctx); !errors.Is(cause, c.cause) {
 				t.Errorf("after %s: %v", c.stall, cause)
 			}
 			stop()
