@@ -5,7 +5,7 @@
 // It owns everything that a lab leaves on the host: network namespaces and
 // cgroups called uclab-LAB..., disks below the state directory, and a cached
 // root tree. It refuses to know anything of the product but how to install it
-// (packaging/), how to start a cluster with its commands, and how to ask it
+// (packaging/, nix/golden), how to start a cluster with its commands, and how to ask it
 // whether all machines are up. Promises are tested in package stories.
 //
 // There is no file that says what a lab is: a machine exists when its disk
