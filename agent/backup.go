@@ -77,9 +77,10 @@ func (r removing) Close() error { return errors.Join(r.File.Close(), r.remove())
 func (s storeCare) Status() *uncloudv1.StoreStatusResponse {
 	m := s.m
 	st, state := m.store.Status(), m.store.State()
+	done := m.sync.Counters()
 	out := &uncloudv1.StoreStatusResponse{
-		Site: st.Site.String(), Quarantined: int64(st.Unreadable) + int64(st.Quarantined), Size: s.size(),
-		Repaired: int64(m.sync.Counters().Repaired), //nolint:gosec // a counter
+		Site: st.Site.String(), Quarantined: int64(st.Unreadable) + int64(st.Quarantined), Size: s.size(), Tombstones: int64(st.Deleted),
+		Repaired: int64(done.Repaired), Spoilt: int64(done.Spoilt), //nolint:gosec // counters
 	}
 	known := m.store.Known()
 	for _, site := range known.Sites() {
@@ -87,7 +88,9 @@ func (s storeCare) Status() *uncloudv1.StoreStatusResponse {
 		out.Sites = append(out.Sites, &uncloudv1.SiteStatus{Site: site.String(), Head: head, Missing: head - known[site].Count()})
 	}
 	for _, p := range m.sync.Status().Peers {
-		msg := &uncloudv1.PeerStatus{Machine: state.MachineName(p.Machine), Connected: p.Connected, Queued: int64(p.Queued)}
+		msg := &uncloudv1.PeerStatus{
+			Machine: state.MachineName(p.Machine), Connected: p.Connected, Queued: int64(p.Queued), Missing: p.Missing, Error: p.Err,
+		}
 		if !p.Synced.IsZero() {
 			msg.LastSync = timestamppb.New(p.Synced)
 		}

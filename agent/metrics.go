@@ -3,11 +3,13 @@ package agent
 import (
 	"cmp"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	statesync "uncloud/agent/internal/sync"
 	"uncloud/internal/spec"
 )
 
@@ -41,6 +43,11 @@ var (
 	descStoreGaps  = desc("store_missing_versions", "Versions that are known to exist and are not here yet.")
 	descUnreadable = desc("store_unreadable_rows", "Rows that this agent cannot read and leaves alone.")
 	descRepaired   = desc("store_repaired_total", "Rows that differed although both machines knew the same: should stay 0.")
+	descSpoilt     = desc("sync_spoilt_batches_total", "Batches of changes that could not be read or cannot be: should stay 0.")
+	descSyncQueue  = desc("sync_queued_bytes", "Bytes of changes that wait to be sent to connected machines.")
+	descSyncLag    = desc("sync_lag_seconds", "For how long this machine has lacked changes of a connected one: the longest.")
+	descSyncPeers  = desc("sync_peers", "Other machines that replication is to be connected to.", "connected")
+	descDropped    = desc("sync_outboxes_dropped_total", "Times that a machine was too slow to be sent changes as they come.")
 	descSyncBytes  = desc("sync_bytes_total", "Bytes of replication with other machines.", "direction")
 	descMergeErr   = desc("sync_merge_errors_total", "Batches of changes that the store did not take.")
 	descTroubles   = desc("troubles", "What this machine suffers from, by code.", "code")
@@ -127,9 +134,37 @@ func (c memberCollector) collectSync(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	n := c.m.sync.Counters()
+	st := c.m.sync.Status()
+	n, q := st.Counters, queueOf(st.Peers, time.Now())
+	for d, v := range map[*prometheus.Desc]float64{descSyncQueue: q.bytes, descSyncLag: q.lag.Seconds()} {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+	}
+	for connected, v := range map[string]float64{"yes": q.connected, "no": float64(len(st.Peers)) - q.connected} {
+		ch <- prometheus.MustNewConstMetric(descSyncPeers, prometheus.GaugeValue, v, connected)
+	}
+	counter(descSpoilt, n.Spoilt)
+	counter(descDropped, n.OutboxesDropped)
 	counter(descRepaired, n.Repaired)
 	counter(descSyncBytes, n.BytesIn, "in")
 	counter(descSyncBytes, n.BytesOut, "out")
 	counter(descMergeErr, n.MergeErrors)
+}
+
+// queue is how replication with all other machines stands.
+type queue struct {
+	bytes, connected float64
+	lag              time.Duration
+}
+
+func queueOf(peers []statesync.PeerStatus, now time.Time) (q queue) {
+	for _, p := range peers {
+		q.bytes += float64(p.Queued)
+		if p.Connected {
+			q.connected++
+		}
+		if p.Missing > 0 && !p.Synced.IsZero() {
+			q.lag = max(q.lag, now.Sub(p.Synced))
+		}
+	}
+	return q
 }

@@ -46,15 +46,24 @@ func (a *Agent) watchdog(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		switch m := a.current(); {
-		case m != nil && m.store.Stalled() > storeStall:
-			a.log.Error("the store does not answer: the watchdog will end the agent", "took", m.store.Stalled())
-		case m != nil && !m.answers(ctx, interval/3):
-			a.log.Error("steering does not answer: the watchdog will end the agent")
-		default:
+		if m := a.current(); m == nil || m.lives(ctx, interval/3) {
 			notify("WATCHDOG=1")
 		}
 	}
+}
+
+// lives is false, and said in the log, if a part that all others wait for does
+// not answer within so long.
+func (m *member) lives(ctx context.Context, within time.Duration) bool {
+	switch stalled := m.store.Stalled(); {
+	case stalled > storeStall:
+		m.log.Error("the store does not answer: the watchdog will end the agent", "took", stalled)
+	case !m.answers(ctx, within):
+		m.log.Error("steering does not answer: the watchdog will end the agent")
+	default:
+		return true
+	}
+	return false
 }
 
 // socketGroup may use the API without being root, as with every container engine.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"uncloud/agent/internal/server"
+	"uncloud/agent/internal/store"
 )
 
 // upkeepEvery is how often old tombstones are looked for. They are kept for a
@@ -41,12 +42,15 @@ func (m *member) collect(ctx context.Context) {
 
 // storeNotes is what the store and its replication suffer from.
 func (m *member) storeNotes() []server.Note {
+	return notesOf(m.store.Status(), m.sync.Status().Clone)
+}
+
+func notesOf(st store.Status, clone string) []server.Note {
 	var out []server.Note
 	note := func(code, format string, args ...any) {
 		out = append(out, server.Note{Code: code, Text: fmt.Sprintf(format, args...)})
 	}
-	st := m.store.Status()
-	if clone := m.sync.Status().Clone; clone != "" {
+	if clone != "" {
 		note("store.clone", "machine %s runs on a copy of this machine's disk; reset one of the two", clone)
 	}
 	if st.ClockSkewed {
@@ -54,6 +58,9 @@ func (m *member) storeNotes() []server.Note {
 	}
 	if st.Quarantined > 0 {
 		note("store.quarantine", "%d rows from other machines do not fit their tables and are set aside", st.Quarantined)
+	}
+	if st.Unreadable > 0 {
+		note("store.unreadable", "%d rows from other machines cannot be read and are left out; upgrade the agent of this machine", st.Unreadable)
 	}
 	return out
 }

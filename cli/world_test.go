@@ -242,8 +242,8 @@ func (w *world) storeStatus(machine string) (*uncloudv1.StoreStatusResponse, err
 		digest = "77aa"
 	}
 	return &uncloudv1.StoreStatusResponse{
-		Site: "site-" + name, Digest: digest, Size: 40960,
+		Site: "site-" + name, Digest: digest, Size: 40960, Tombstones: 4, Spoilt: 1,
 		Sites: []*uncloudv1.SiteStatus{{Site: "site-m1", Head: 12}, {Site: "site-m2", Head: 7, Missing: 2}},
-		Peers: []*uncloudv1.PeerStatus{{Machine: "m2", Connected: true, LastSync: ago(5 * time.Second)}, {Machine: "m3", Queued: 3}},
+		Peers: []*uncloudv1.PeerStatus{{Machine: "m2", Connected: true, LastSync: ago(5 * time.Second)}, {Machine: "m3", Queued: 3, Missing: 2, Error: "connection refused"}},
 	}, err
 }

@@ -1475,7 +1475,11 @@ type StoreStatusResponse struct {
 	Repaired    int64                  `protobuf:"varint,5,opt,name=repaired,proto3" json:"repaired,omitempty"`
 	Size        int64                  `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
 	// Hash over all rows: equal on machines that agree.
-	Digest        string `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest string `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Deleted rows that are remembered until every machine knows of it.
+	Tombstones int64 `protobuf:"varint,8,opt,name=tombstones,proto3" json:"tombstones,omitempty"`
+	// Batches of changes of other machines that could not be read.
+	Spoilt        int64 `protobuf:"varint,9,opt,name=spoilt,proto3" json:"spoilt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1559,11 +1563,26 @@ func (x *StoreStatusResponse) GetDigest() string {
 	return ""
 }
 
+func (x *StoreStatusResponse) GetTombstones() int64 {
+	if x != nil {
+		return x.Tombstones
+	}
+	return 0
+}
+
+func (x *StoreStatusResponse) GetSpoilt() int64 {
+	if x != nil {
+		return x.Spoilt
+	}
+	return 0
+}
+
 type SiteStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Site          string                 `protobuf:"bytes,1,opt,name=site,proto3" json:"site,omitempty"`
-	Head          uint64                 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
-	Missing       uint64                 `protobuf:"varint,3,opt,name=missing,proto3" json:"missing,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Site  string                 `protobuf:"bytes,1,opt,name=site,proto3" json:"site,omitempty"`
+	Head  uint64                 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
+	// Versions below the head that are not here yet.
+	Missing       uint64 `protobuf:"varint,3,opt,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1620,11 +1639,17 @@ func (x *SiteStatus) GetMissing() uint64 {
 }
 
 type PeerStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Machine       string                 `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
-	Connected     bool                   `protobuf:"varint,2,opt,name=connected,proto3" json:"connected,omitempty"`
-	Queued        int64                  `protobuf:"varint,3,opt,name=queued,proto3" json:"queued,omitempty"`
-	LastSync      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_sync,json=lastSync,proto3" json:"last_sync,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Machine   string                 `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	Connected bool                   `protobuf:"varint,2,opt,name=connected,proto3" json:"connected,omitempty"`
+	// Bytes that wait to be sent to it.
+	Queued int64 `protobuf:"varint,3,opt,name=queued,proto3" json:"queued,omitempty"`
+	// When nothing of it was missing here, last.
+	LastSync *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_sync,json=lastSync,proto3" json:"last_sync,omitempty"`
+	// Versions that it has and that are not here yet.
+	Missing uint64 `protobuf:"varint,5,opt,name=missing,proto3" json:"missing,omitempty"`
+	// Why it is not connected.
+	Error         string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1685,6 +1710,20 @@ func (x *PeerStatus) GetLastSync() *timestamppb.Timestamp {
 		return x.LastSync
 	}
 	return nil
+}
+
+func (x *PeerStatus) GetMissing() uint64 {
+	if x != nil {
+		return x.Missing
+	}
+	return 0
+}
+
+func (x *PeerStatus) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
 }
 
 type CheckStoreRequest struct {
@@ -3030,7 +3069,7 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"\x11PushImageResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\breceived\x18\x02 \x01(\x03R\breceived\"\x14\n" +
-	"\x12StoreStatusRequest\"\xef\x01\n" +
+	"\x12StoreStatusRequest\"\xa7\x02\n" +
 	"\x13StoreStatusResponse\x12\x12\n" +
 	"\x04site\x18\x01 \x01(\tR\x04site\x12,\n" +
 	"\x05sites\x18\x02 \x03(\v2\x16.uncloud.v1.SiteStatusR\x05sites\x12,\n" +
@@ -3038,18 +3077,24 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"\vquarantined\x18\x04 \x01(\x03R\vquarantined\x12\x1a\n" +
 	"\brepaired\x18\x05 \x01(\x03R\brepaired\x12\x12\n" +
 	"\x04size\x18\x06 \x01(\x03R\x04size\x12\x16\n" +
-	"\x06digest\x18\a \x01(\tR\x06digest\"N\n" +
+	"\x06digest\x18\a \x01(\tR\x06digest\x12\x1e\n" +
+	"\n" +
+	"tombstones\x18\b \x01(\x03R\n" +
+	"tombstones\x12\x16\n" +
+	"\x06spoilt\x18\t \x01(\x03R\x06spoilt\"N\n" +
 	"\n" +
 	"SiteStatus\x12\x12\n" +
 	"\x04site\x18\x01 \x01(\tR\x04site\x12\x12\n" +
 	"\x04head\x18\x02 \x01(\x04R\x04head\x12\x18\n" +
-	"\amissing\x18\x03 \x01(\x04R\amissing\"\x95\x01\n" +
+	"\amissing\x18\x03 \x01(\x04R\amissing\"\xc5\x01\n" +
 	"\n" +
 	"PeerStatus\x12\x18\n" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12\x1c\n" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x12\x16\n" +
 	"\x06queued\x18\x03 \x01(\x03R\x06queued\x127\n" +
-	"\tlast_sync\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\blastSync\"\x13\n" +
+	"\tlast_sync\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\blastSync\x12\x18\n" +
+	"\amissing\x18\x05 \x01(\x04R\amissing\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\x13\n" +
 	"\x11CheckStoreRequest\"d\n" +
 	"\x12CheckStoreResponse\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x03R\x04rows\x12\x1e\n" +

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -54,7 +55,8 @@ func newStoreStatus(a *app) *cobra.Command {
 
 func (a *app) storeStatus(s *uncloudv1.StoreStatusResponse) {
 	render.Fields(a.ui.Out, "site", s.GetSite(), "digest", s.GetDigest(), "size", render.Size(s.GetSize()),
-		"quarantined", fmt.Sprint(s.GetQuarantined()), "repaired", fmt.Sprint(s.GetRepaired()))
+		"tombstones", fmt.Sprint(s.GetTombstones()), "quarantined", fmt.Sprint(s.GetQuarantined()),
+		"spoilt", fmt.Sprint(s.GetSpoilt()), "repaired", fmt.Sprint(s.GetRepaired()))
 	if len(s.GetSites()) > 0 {
 		a.ui.Out.Line("")
 		sites := render.NewTable("SITE", "HEAD", "MISSING")
@@ -65,9 +67,10 @@ func (a *app) storeStatus(s *uncloudv1.StoreStatusResponse) {
 	}
 	if len(s.GetPeers()) > 0 {
 		a.ui.Out.Line("")
-		peers := render.NewTable("PEER", "CONNECTED", "QUEUED", "LAST SYNC")
+		peers := render.NewTable("PEER", "CONNECTED", "QUEUED", "MISSING", "LAST SYNC", "ERROR")
 		for _, p := range s.GetPeers() {
-			peers.Row(p.GetMachine(), yesNo(p.GetConnected()), fmt.Sprint(p.GetQueued()), a.ui.Since(when(p.GetLastSync())))
+			peers.Row(p.GetMachine(), yesNo(p.GetConnected()), render.Size(p.GetQueued()), fmt.Sprint(p.GetMissing()),
+				a.ui.Since(when(p.GetLastSync())), cmp.Or(p.GetError(), "-"))
 		}
 		peers.Write(a.ui.Out)
 	}
