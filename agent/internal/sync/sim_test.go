@@ -74,6 +74,7 @@ type node struct {
 	slow    time.Duration // added to what its disk takes
 	up      bool
 	ends    map[linkID]*end
+	closed  map[linkID]bool // by the core: it sends nothing there any more
 	nextID  linkID
 	tickAt  time.Time
 	skew    time.Duration
@@ -374,8 +375,15 @@ func (n *node) step(event any) {
 func (n *node) act(a any) {
 	switch a := a.(type) {
 	case sendFrame:
+		if n.closed[a.Link] {
+			panic(fmt.Sprintf("a frame of kind %d is sent on a link that was closed", a.Frame.kind()))
+		}
 		n.send(n.ends[a.Link], a.Frame)
 	case closeLink:
+		if n.closed == nil {
+			n.closed = map[linkID]bool{}
+		}
+		n.closed[a.Link] = true
 		if e := n.ends[a.Link]; e != nil {
 			delete(n.ends, a.Link)
 			// What was sent still arrives.
