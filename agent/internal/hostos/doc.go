@@ -56,6 +56,9 @@
 //	SYSTEM/etc/systemd/system/uncloud.service, .../uncloud-host.service and
 //	.../multi-user.target.wants/uncloud.service
 //	                                   a system without them is refused
+//	.../uncloud-first-boot.service     a system without it is refused on a machine whose system
+//	                                   has it, and that has keys, Wi-Fi or an address from
+//	                                   uncloud.txt (/var/lib/uncloud-first-boot)
 //	SYSTEM/bin/switch-to-configuration test
 //	                                   runs the system now: units of /etc, and
 //	                                   /run/current-system. The default stays

@@ -56,6 +56,9 @@ func (n NixOS) realise(ctx context.Context, system string) error {
 }
 
 func (n NixOS) build(ctx context.Context, attribute string) (string, error) {
+	if strings.HasPrefix(attribute, "-") {
+		return "", fmt.Errorf("%s is no reference of a flake", attribute)
+	}
 	system, err := n.output(ctx, attribute+" does not build", "nix", "--extra-experimental-features", "nix-command flakes",
 		"build", "--out-link", n.staged(), "--print-out-paths", attribute)
 	if err != nil {
@@ -65,14 +68,14 @@ func (n NixOS) build(ctx context.Context, attribute string) (string, error) {
 }
 
 // check refuses a system that this machine could not come back from: one of
-// another processor, one without a switch, and one without Uncloud, which would
-// be on its own for ever.
+// another processor, one without a switch, one without Uncloud, which would be
+// on its own for ever, and one that shuts its owner out at the next boot.
 func (n NixOS) check(system string) error {
 	has := func(p string) bool {
-		_, err := os.Stat(n.path(filepath.Join(system, p)))
+		_, err := os.Lstat(n.path(p))
 		return err == nil
 	}
-	if !has(switchTo) {
+	if !has(filepath.Join(system, switchTo)) {
 		return fmt.Errorf("%s is no NixOS system: it has no %s", Name(system), switchTo)
 	}
 	current, err := n.follow(currentLink)
@@ -84,11 +87,33 @@ func (n NixOS) check(system string) error {
 		return fmt.Errorf("%s is for %s, and this machine is %s", Name(system), theirs, mine)
 	}
 	for _, unit := range []string{"uncloud.service", "uncloud-host.service", "multi-user.target.wants/uncloud.service"} {
-		if _, err := os.Lstat(n.path(filepath.Join(system, systemdUnits, unit))); err != nil {
+		if !has(filepath.Join(system, systemdUnits, unit)) {
 			return fmt.Errorf("%s has no Uncloud in it (no %s): this machine would be lost to the cluster", Name(system), unit)
 		}
 	}
+	if n.told() && has(firstBootUnit(current)) && !has(firstBootUnit(system)) {
+		return fmt.Errorf("%s does not read what uncloud.txt said: the keys, Wi-Fi and address of this machine would be lost; "+
+			"let it have services.uncloud.firstBoot.enable, or remove %s", Name(system), firstBootDir)
+	}
 	return nil
+}
+
+// firstBootDir is where a flashed machine keeps who gets in and how it is
+// reached, which its generation does not say.
+const firstBootDir = "/var/lib/uncloud-first-boot"
+
+func firstBootUnit(system string) string {
+	return filepath.Join(system, systemdUnits, "uncloud-first-boot.service")
+}
+
+// told tells whether this machine lives by what an uncloud.txt said.
+func (n NixOS) told() bool {
+	for _, name := range []string{"authorized_keys", "network", "wifi"} {
+		if _, err := os.Lstat(n.path(filepath.Join(firstBootDir, name))); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // processor is what a system was built for; empty where it does not say.

@@ -67,6 +67,9 @@ func (f *Fleet) upgradeOf(s *spec.State, r Request) (spec.Upgrade, error) {
 		return spec.Upgrade{}, faults.New(faults.Invalid, "a machine goes to one generation: a flake's, a store path, a number, or the one before").
 			WithHint("such as: uc machine upgrade --all --flake github:you/machines")
 	}
+	if err := checkTarget(r); err != nil {
+		return spec.Upgrade{}, err
+	}
 	machines, err := f.order(s, r)
 	if err != nil {
 		return spec.Upgrade{}, err

@@ -17,6 +17,8 @@ import (
 const (
 	rolloutsWithin = 15 * time.Minute
 	drainWithin    = 10 * time.Minute
+	// hostWithin is how long the host process may take to begin.
+	hostWithin = 2 * time.Minute
 )
 
 // view is what a turn is decided from.
@@ -29,7 +31,10 @@ type view struct {
 	attempt hostos.Attempt
 	// ordered is the last order of the attempt of the upgrade, if there is one.
 	ordered hostos.Order
-	policy  Policy
+	// lost is what is ordered of an attempt of another upgrade that has not
+	// ended, and that nobody follows; its id is empty where there is none.
+	lost   hostos.Order
+	policy Policy
 	// before is the generation to go back to; number 0 is none.
 	before hostos.Info
 }
@@ -101,8 +106,16 @@ func (v view) leave() move {
 
 // start orders the attempt of a turn, unless it cannot be.
 func (v view) start(u spec.Upgrade, turn spec.Turn) move {
-	if v.ordered.ID == u.ID && turn.Stage != "" {
-		return move{} // the host has not taken it up yet
+	switch {
+	case v.lost.ID != "":
+		o := v.lost
+		o.Want, o.Reason = hostos.WantStop, "another upgrade began"
+		return move{order: &o}
+	case v.ordered.ID == u.ID && turn.Stage != "":
+		return v.awaitHost(turn)
+	case turn.Stage != "" && turn.Stage != spec.TurnStaging:
+		// Rows of a backup, or a host that was made anew.
+		return v.end(turn, spec.TurnFailed, "its host knows nothing of what had begun here")
 	}
 	target, why := v.target(u)
 	if why != "" {
@@ -110,6 +123,20 @@ func (v view) start(u spec.Upgrade, turn spec.Turn) move {
 	}
 	m := v.to(turn, spec.TurnStaging)
 	m.order = &hostos.Order{ID: u.ID, Want: hostos.WantStage, Target: target, Restart: u.Restart, Within: v.policy.Within}
+	return m
+}
+
+// awaitHost gives the turn up when the host process does not begin, and sees to
+// it that it does not begin later.
+func (v view) awaitHost(turn spec.Turn) move {
+	busy := v.attempt.ID != "" && !v.attempt.Ended() // with a return
+	if busy || v.now.Sub(turn.Since) < hostWithin {
+		return move{}
+	}
+	m := v.end(turn, spec.TurnFailed, "uncloud-host.service does not begin: see systemctl status uncloud-host.path uncloud-host.service")
+	o := v.ordered
+	o.Want, o.Reason = hostos.WantStop, "it was not begun in time"
+	m.order = &o
 	return m
 }
 
@@ -331,6 +358,9 @@ func (f *Fleet) view() (v view, err error) {
 	if v.ordered, _, err = f.Host.Ordered(id); err != nil {
 		return v, err
 	}
+	if v.lost, err = f.lost(v.attempt, id); err != nil {
+		return v, err
+	}
 	if u.Rollback {
 		all, err := f.Host.Generations()
 		if err != nil {
@@ -339,6 +369,19 @@ func (f *Fleet) view() (v view, err error) {
 		v.before, _ = hostos.Before(all)
 	}
 	return v, nil
+}
+
+// lost is what is ordered of an attempt that is not that of the upgrade with
+// this id, unless it is told to end already.
+func (f *Fleet) lost(a hostos.Attempt, id string) (hostos.Order, error) {
+	if a.Ended() || a.ID == id {
+		return hostos.Order{}, nil
+	}
+	o, known, err := f.Host.Ordered(a.ID)
+	if !known || o.Want == hostos.WantStop {
+		return hostos.Order{}, err
+	}
+	return o, err
 }
 
 // record writes the own turn, if it says anything new.
