@@ -47,7 +47,7 @@ const (
 	// outboxBytes bounds what waits for one machine. Beyond it the machine
 	// pulls instead.
 	outboxBytes = 4 << 20
-	// inboxBytes bounds a batch that arrives in parts.
+	// inboxBytes bounds the batches of a link that arrive in parts.
 	inboxBytes = 256 << 20
 	// inboxBatches bounds the batches that arrive at one time.
 	inboxBatches = 16

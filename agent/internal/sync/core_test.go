@@ -180,6 +180,11 @@ func TestWhoIsRefused(t *testing.T) {
 	if c.clone != "mch_x" {
 		t.Errorf("clone %q", c.clone)
 	}
+	c.handle(s.now, known, nil, connected{Link: 98})
+	c.handle(s.now, known, nil, received{Link: 98, Frame: hello{Cluster: me.Cluster, Machine: "mch_x", Site: crdt.SiteID{9}}})
+	if c.clone != "" || c.live["mch_x"] == nil {
+		t.Errorf("the clone was reset, and is one still: %q", c.clone)
+	}
 }
 
 func TestFramesBeforeAHello(t *testing.T) {

@@ -142,6 +142,9 @@ func (c *core) begin(l *link, h hello) {
 	l.pullAt, l.pingAt = c.jitter(pullMin, pullMax), c.now.Add(pingEvery)
 	c.live[l.machine] = l
 	c.epoch++
+	if c.clone == l.machine {
+		c.clone = "" // it was reset
+	}
 	// Commits since the hello went out were not pushed on this link yet.
 	if !l.told.CoversAll(c.known) {
 		c.tell(l, false)

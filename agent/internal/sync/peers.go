@@ -58,6 +58,9 @@ func (s *Syncer) SetPeers(peers map[string]PeerAddr) {
 	s.members = maps.Clone(peers)
 	delete(s.members, s.machine)
 	s.core.members = len(s.members) + 1
+	if _, still := s.members[s.core.clone]; !still {
+		s.core.clone = "" // it was removed
+	}
 	s.choose()
 	close(s.changed)
 	s.changed = make(chan struct{})

@@ -111,15 +111,24 @@ func (c *core) collect(l *link, f rows) {
 	}
 	if f.Part != p.count || f.Spoilt != nil {
 		// A part is lost or cannot be read, so the batch is void. Its marks do
-		// not count, and its versions are asked for again.
+		// not count, and its versions are asked for again, when the rest is over.
 		delete(l.inbox, f.Serial)
+		c.awaitMore(l, f.Req)
 		c.void(l, f)
 		return
 	}
 	p.count++
 	p.batch.Rows = append(p.batch.Rows, f.Batch.Rows...)
-	if p.bytes += f.Batch.Size(); p.bytes > inboxBytes || len(l.inbox) > inboxBatches {
-		c.drop(l.id, fmt.Errorf("more than %d bytes or %d batches at once", inboxBytes, inboxBatches))
+	p.bytes += f.Batch.Size()
+	if len(l.inbox) > inboxBatches {
+		c.drop(l.id, fmt.Errorf("more than %d batches at once", inboxBatches))
+		return
+	}
+	if l.inboxed() > inboxBytes {
+		// A snapshot that is too large for this machine. By versions it is not.
+		delete(l.inbox, f.Serial)
+		c.spoil(l, f.Req)
+		c.void(l, f)
 		return
 	}
 	c.progress(l, f.Req)
@@ -138,6 +147,14 @@ func (c *core) collect(l *link, f rows) {
 		return
 	}
 	c.take(l, f, p.batch)
+}
+
+// inboxed is the size of what has arrived of batches.
+func (l *link) inboxed() (bytes int) {
+	for _, p := range l.inbox {
+		bytes += p.bytes
+	}
+	return bytes
 }
 
 // void lets the sender of an answer go on, though a batch of it was of no use.
@@ -185,7 +202,15 @@ func originKnows(site crdt.SiteID, marks crdt.Known) crdt.Known {
 
 func (c *core) progress(l *link, req uint64) {
 	if l.ask != nil && l.ask.req == req {
-		l.ask.progress, l.ask.deadline = true, c.now.Add(askPatience)
+		l.ask.progress = true
+		c.awaitMore(l, req)
+	}
+}
+
+// awaitMore gives a request time while its answer moves, of use or not.
+func (c *core) awaitMore(l *link, req uint64) {
+	if l.ask != nil && l.ask.req == req {
+		l.ask.deadline = c.now.Add(askPatience)
 	}
 }
 

@@ -103,3 +103,39 @@ func TestWhatTheStoreRefuses(t *testing.T) {
 		t.Fatalf("after %v: %v", took, to.rep.Known())
 	}
 }
+
+// A snapshot that is larger than a machine takes at once costs neither the link
+// nor the memory, and what it holds comes by versions.
+func TestASnapshotThatIsTooLarge(t *testing.T) {
+	s := newSim(1, 1)
+	c := s.nodes[0].core
+	handle := func(event any) []action { return c.handle(s.now, crdt.Known{}, nil, event) }
+	asked := func(actions []action) (a ask, ok bool) {
+		for _, act := range actions {
+			if f, is := act.(sendFrame); is && f.Frame.kind() == kindAsk {
+				return f.Frame.(ask), true
+			}
+		}
+		return a, false
+	}
+	site := crdt.SiteID{7}
+	handle(connected{Link: 1})
+	h := hello{Cluster: c.self.Cluster, Machine: "mch_x", Site: site, Known: crdt.Known{site: crdt.Single(1, 500)}}
+	a, ok := asked(handle(received{Link: 1, Frame: h}))
+	if !ok || !a.Snapshot {
+		t.Fatalf("%+v", a)
+	}
+	big := crdt.Row{Table: "t", Key: "k", Record: crdt.Record{CL: 1, Cells: []crdt.Cell{{Column: "v", Ver: 1, Value: crdt.Blob(make([]byte, 1<<20))}}}}
+	for i := range 600 {
+		s.now = s.now.Add(askPatience / 2)
+		handle(ticked{})
+		handle(received{Link: 1, Frame: rows{Req: a.Req, Serial: 1, Part: uint64(i), More: i < 599, Batch: crdt.Batch{Rows: []crdt.Row{big}}}})
+		if c.links[1] == nil || c.links[1].inboxed() > inboxBytes {
+			t.Fatal("after", i, "parts the link is dropped, or they have no bound")
+		}
+	}
+	next, ok := asked(handle(received{Link: 1, Frame: done{Req: a.Req}}))
+	if !ok || next.Snapshot || next.Wants.Count() == 0 {
+		t.Errorf("%v %+v", ok, next)
+	}
+}
