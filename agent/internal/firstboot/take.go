@@ -35,12 +35,15 @@ func redact(content []byte) string {
 	out := strings.Builder{}
 	out.WriteString(takenHead)
 	for _, line := range linesOf(strings.TrimRight(text, "\r\n")) {
-		name, _, ok := split(line)
+		// Also of a line that somebody made a comment: what it says may still be good.
+		bare := strings.TrimLeft(line, "# \t")
+		name, _, ok := split(bare)
 		switch {
 		case !ok || !keys[name].secret:
 		case name == "wifi":
-			network, _, _ := strings.Cut(line, " / ")
-			line = "#" + network + " /"
+			if network, _, whole := strings.Cut(bare, " / "); whole {
+				line = "#" + network + " /"
+			}
 		default:
 			line = "#" + name
 		}
