@@ -275,6 +275,7 @@ func TestADeadMachineSaysNothing(t *testing.T) {
 func TestEachLivingMachineSaysWhatItSuffersFrom(t *testing.T) {
 	w := newWorld(t, "mch_a", "mch_b", "mch_c")
 	delete(w.machines["mch_a"].machines, "mch_c") // no way to it
+	w.state.Turns = map[string]spec.Turn{"mch_b": {Machine: "mch_b", Stage: spec.TurnFailed, Error: "no"}}
 	list := func() map[string]string {
 		t.Helper()
 		res, err := w.machines["mch_a"].cluster().ListMachines(t.Context(), connect.NewRequest(&uncloudv1.ListMachinesRequest{}))
@@ -287,11 +288,11 @@ func TestEachLivingMachineSaysWhatItSuffersFrom(t *testing.T) {
 		}
 		return out
 	}
-	if got := list(); got["mch_a"] != "of mch_a" || got["mch_b"] != "mch_b says so" || got["mch_c"] != "" {
+	if got := list(); got["mch_a"] != "of mch_a" || got["mch_b"] != "mch_b says soits upgrade failed: no" || got["mch_c"] != "" {
 		t.Errorf("%v", got)
 	}
 	w.alive["mch_b"] = false
-	if got := list(); got["mch_a"] != "of mch_a" || got["mch_b"] != "" {
+	if got := list(); got["mch_a"] != "of mch_a" || got["mch_b"] != "its upgrade failed: no" {
 		t.Errorf("%v", got)
 	}
 	res, err := w.machines["mch_a"].cluster().InspectMachine(t.Context(), connect.NewRequest(&uncloudv1.InspectMachineRequest{Machine: "mch_a"}))

@@ -37,7 +37,7 @@ func (s *Server) suffering(ctx context.Context, v view, machines ...*uncloudv1.M
 				s.log.Debug("ask what it suffers from", "machine", m.GetId(), "err", err)
 				return nil
 			}
-			m.Health = info.Msg.GetHealth()
+			m.Health = append(info.Msg.GetHealth(), m.GetHealth()...) // what the rows tell stays
 			return nil
 		})
 	}
