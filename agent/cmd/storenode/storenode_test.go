@@ -244,3 +244,25 @@ func TestBackupClockStatus(t *testing.T) {
 		t.Error(text)
 	}
 }
+
+// What is read as a value comes back as it is, and no text is the end of a node.
+func FuzzParseValue(f *testing.F) {
+	for _, text := range []string{
+		"null", "1", "-9223372036854775808", "1.0", "1e+300", `"x"`, `""`, `{"blob":"AA=="}`, `{"text":"/w=="}`, `{"real":"-Inf"}`, `{"real":"x"}`, "{}", "[1]", "true", "1e999", "9223372036854775808",
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var got, again value
+		if json.Unmarshal(in, &got) != nil {
+			return
+		}
+		text, err := json.Marshal(got)
+		if err != nil {
+			t.Fatalf("%+v: %v", got, err)
+		}
+		if err := json.Unmarshal(text, &again); err != nil || again != got {
+			t.Fatalf("%s became %+v, then %s and %+v: %v", in, got, text, again, err)
+		}
+	})
+}
