@@ -26,7 +26,9 @@ program() {
 program udevadm "partx --delete \$(cat $work/loop) 2>/dev/null; partx --add \$(cat $work/loop)"
 program reboot "echo reboot >>$work/called"
 # The file is a loop device, and the installer wants a disk.
-program lsblk "$(command -v lsblk) \"\$@\" | sed 's/^loop\$/disk/'; exit \${PIPESTATUS[0]}"
+# Labels are udev's to tell, which may not be here.
+program lsblk "case \"\$*\" in *LABEL) exec cat $work/labels ;; esac
+$(command -v lsblk) \"\$@\" | sed 's/^loop\$/disk/'; exit \${PIPESTATUS[0]}"
 program nixos-install "echo nixos-install \"\$@\" >>$work/called
 findmnt -no FSTYPE /mnt >>$work/called
 stat -c '%A %n' /mnt/boot >>$work/called
@@ -60,6 +62,7 @@ disk=$(losetup --find --show --partscan "$work/disk")
 name=${disk#/dev/}
 echo "$disk" >"$work/loop"
 echo 0 >"$work/status"
+: >"$work/labels"
 
 refused 'choose UEFI' "$name"
 mkdir /sys/firmware/efi
@@ -84,6 +87,11 @@ is "$(cat /mnt/uncloud.txt)" "name = pi-1
 label = a b" 'uncloud.txt'
 refused "/dev/$name is in use" "$name"
 umount /mnt
+
+# Another disk has such a system already.
+echo '/dev/other2 nixos' >"$work/labels"
+refused '/dev/other2 has the label nixos' "$name"
+echo "${disk}p2 nixos" >"$work/labels"
 
 # Once more over what is there: what failed, and what lost its power.
 echo 1 >"$work/status"

@@ -12,6 +12,11 @@ disk=/dev/${name#/dev/}
 [ "$(lsblk --nodeps --noheadings --output TYPE "$disk" 2>/dev/null)" = disk ] || refuse "$disk is no disk"
 [ -z "$(lsblk --noheadings --output MOUNTPOINTS "$disk" | tr -d '[:space:]')" ] || refuse "$disk is in use"
 [ "$(lsblk --nodeps --noheadings --bytes --output SIZE "$disk")" -ge 8000000000 ] || refuse "$disk has less than 8 GB"
+# The new system finds its volumes by their labels, and would take another one's.
+while read -r part label; do
+    [[ $part = "$disk"* || $label != ESP && $label != nixos ]] ||
+        refuse "$part has the label $label, and the new machine would take it for its own: erase it, or take its disk out"
+done < <(lsblk --list --noheadings --paths --output NAME,LABEL)
 
 echo 'Paste uncloud.txt or a ticket, and end with an empty line.'
 echo 'Only an empty line for none; a stick with the label UNCLOUD does as well.'
