@@ -110,14 +110,15 @@ func (f *ticketFile) try() bool {
 
 // refuse decides when the ticket is worth another attempt: never where it is
 // the ticket that is no good, soon where nobody answered or the hindrance is
-// on this machine, and ever later where a member said no.
+// on this machine, and ever later where a member said no, or a clock, which may
+// be set yet.
 func (f *ticketFile) refuse(text string, err error) {
 	if text != f.refused {
 		f.pause = ticketPause
 	}
 	f.refused, f.until = text, f.now()
 	switch faults.CodeOf(err) {
-	case faults.TicketExpired, faults.TicketUsed, faults.TicketAltered, faults.TicketForeign:
+	case faults.TicketUsed, faults.TicketAltered, faults.TicketForeign:
 		f.until = time.Time{}
 	case faults.Unreachable, faults.NotReady:
 		f.pause = ticketPause

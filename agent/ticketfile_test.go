@@ -177,3 +177,14 @@ func TestAFlashedMachineSaysOnItsConsoleWhyItIsNoMember(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// Whether a ticket has expired is told by a clock, which may be set yet.
+func TestAnExpiredTicketIsTriedAgain(t *testing.T) {
+	f := newPatient(t)
+	f.lay("one", 0o600)
+	f.answer = faults.New(faults.TicketExpired, "expired")
+	f.tries(false, "expired")
+	f.at = f.at.Add(2 * ticketPause)
+	f.answer = nil
+	f.tries(true, "")
+}
