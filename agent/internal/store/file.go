@@ -109,7 +109,6 @@ func (f *file) locate(dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("make the store's folder: %w", err)
 	}
-	withoutAtime(dir)
 	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return "", fmt.Errorf("open the store's lock: %w", err)
@@ -118,6 +117,9 @@ func (f *file) locate(dir string) (string, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return "", faults.New(faults.Conflict, "another process uses the store in %s", dir).Because(err)
 	}
+	// Not before: to close a file of a database that this process has open would
+	// drop SQLite's locks on it.
+	withoutAtime(dir)
 	return filepath.Join(dir, databaseName), nil
 }
 

@@ -359,3 +359,31 @@ func TestFileOfTheFirstAgents(t *testing.T) {
 	put(t, again, project(2))
 	checked(t, again)
 }
+
+// An attempt on a store that this process has open leaves SQLite's locks on the
+// file: another program that opened it then could write beside the store.
+func TestLocksOutliveAnAttempt(t *testing.T) {
+	dir := t.TempDir()
+	put(t, open(t, Options{Dir: dir}), project(1))
+	f, err := os.Open(filepath.Join(dir, databaseName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() }) // it would drop them as well
+	locked := func() bool {
+		l := unix.Flock_t{Type: unix.F_WRLCK}
+		if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l); err != nil {
+			t.Skip("locks cannot be asked for:", err)
+		}
+		return l.Type != unix.F_UNLCK
+	}
+	if !locked() {
+		t.Fatal("an open store has no lock on its file")
+	}
+	if err := Restore(t.Context(), dir, "none"); faults.CodeOf(err) != faults.Conflict {
+		t.Error(err)
+	}
+	if !locked() {
+		t.Error("the locks are gone")
+	}
+}
