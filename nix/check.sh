@@ -187,7 +187,7 @@ part_scenarios() { each scenarios x86_64-linux; }
 part_flake() {
     local system
     for system in x86_64-linux aarch64-linux; do
-        GC_INITIAL_HEAP_SIZE=1G GC_FREE_SPACE_DIVISOR=4 in_nix nix flake check --no-build --option system "$system" \
+        GC_INITIAL_HEAP_SIZE=4G in_nix nix flake check --no-build --option system "$system" \
             --offline --no-write-lock-file --override-input nixpkgs path:/nixpkgs \
             --override-input nixos-hardware path:/nixos-hardware path:/src
     done
