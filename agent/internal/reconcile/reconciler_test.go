@@ -159,6 +159,27 @@ func TestAContainerWhoseFilesWentWithThePowerIsMadeAnew(t *testing.T) {
 	})
 }
 
+func TestANameThatAHalfMadeContainerHasIsFreed(t *testing.T) {
+	var taken string
+	onMachine(t, func(m *machine) {
+		m.engine.OnCall(func(method, object string) error {
+			switch {
+			case method == "Create" && taken == "":
+				taken = object
+			case method == "Remove" && object == taken:
+				taken = "nobody's"
+			}
+			if method == "Create" && object == taken {
+				return runtime.ErrNameTaken
+			}
+			return nil
+		})
+	}, func(m *machine) {
+		sleep(time.Minute)
+		m.wantState("rep_1", spec.ContainerRunning)
+	})
+}
+
 func TestAddressThatAStrangerHas(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		must(t, m.engine.EnsureNetwork(m.Context(), runtime.Network{Name: runtime.NetworkName, Bridge: runtime.BridgeName, Subnet: subnet}))

@@ -187,6 +187,9 @@ func (w *worker) create(ctx context.Context, wish *Wish, r runtime.ContainerRequ
 		return "", err
 	}
 	id, err := w.engine.Create(ctx, r)
+	if errors.Is(err, runtime.ErrNameTaken) && w.free(ctx, r.Name) {
+		id, err = w.engine.Create(ctx, r)
+	}
 	if errors.Is(err, runtime.ErrNameTaken) && !w.ours(ctx, r.Name) {
 		return "", faults.New(faults.Conflict, "a container named %s is there already, and it is not uncloud's", r.Name).
 			WithHint("podman rename %s OTHER-NAME", r.Name).Because(err)
@@ -195,6 +198,13 @@ func (w *worker) create(ctx context.Context, wish *Wish, r runtime.ContainerRequ
 		w.forgetNetwork() // a person may have removed it
 	}
 	return id, err
+}
+
+// free frees a name that is taken though no container has it: power that went
+// in the middle of a creation leaves files under the name, and nothing else.
+func (w *worker) free(ctx context.Context, name string) bool {
+	_, err := w.engine.Inspect(ctx, name)
+	return errors.Is(err, runtime.ErrNoContainer) && w.engine.Remove(ctx, name) == nil
 }
 
 // ours tells whether a container of this name is one of the agent's: it was
