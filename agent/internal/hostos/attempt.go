@@ -76,6 +76,9 @@ type Attempt struct {
 
 	// Armed is set before the default is touched.
 	Armed bool `json:"armed,omitempty"`
+	// ByHand is set when a person activated another system in this boot, and
+	// only the default is left to return.
+	ByHand bool `json:"byHand,omitempty"`
 	// WentBack is set before the restart of a return, of which there is one.
 	WentBack bool `json:"wentBack,omitempty"`
 	// Stuck is set when even the former system could not be brought back.

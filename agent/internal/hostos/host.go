@@ -246,7 +246,7 @@ func (h *Host) giveBack(ctx context.Context, a Attempt) error {
 		return errors.Join(append(errs, err)...)
 	}
 	bootedNew := a.Restart && s.Booted == a.New && !a.WentBack
-	if s.Current != a.Former && !bootedNew {
+	if s.Current != a.Former && !bootedNew && !a.ByHand {
 		errs = append(errs, h.Machine.Try(ctx, a.Former))
 	}
 	return errors.Join(errs...)

@@ -80,8 +80,13 @@ func (a Attempt) begin(o Order, s Seen) (Attempt, Action) {
 func (a Attempt) watch(o Order, s Seen) (Attempt, Action) {
 	switch {
 	case s.Current != a.New:
-		// A person did that, and it is not taken back.
-		return a.fail(Name(s.Current) + " was activated by hand in the meantime"), Nothing
+		// A person did that, and it is not taken back. What nobody confirmed is
+		// not booted next, all the same.
+		why := Name(s.Current) + " was activated by hand in the meantime"
+		if a.ByHand = a.Armed && s.Default.System == a.New; a.ByHand {
+			return a.turnBack(why), Return
+		}
+		return a.fail(why), Nothing
 	case o.Want == WantKeep:
 		a.Step, a.Armed = Keeping, true
 		return a, MakeDefault
@@ -95,7 +100,7 @@ func (a Attempt) watch(o Order, s Seen) (Attempt, Action) {
 
 // restarted is the attempt after the machine was started anew.
 func (a Attempt) restarted(s Seen) Attempt {
-	a.Boot = s.Boot
+	a.Boot, a.ByHand = s.Boot, false
 	booted := s.Booted == a.New
 	switch a.Step {
 	case Staging, Staged, Returning:
@@ -168,7 +173,7 @@ func (a Attempt) notRestarted(err error) Attempt {
 // booted its kernel still runs, and where the former could not be activated the
 // boot does it.
 func (a Attempt) returned(err error, s Seen) Attempt {
-	needsBoot := a.Restart && s.Booted == a.New && a.New != a.Default.System || s.Current != a.Former
+	needsBoot := !a.ByHand && (a.Restart && s.Booted == a.New && a.New != a.Default.System || s.Current != a.Former)
 	if err != nil {
 		a.Error += "; on the way back: " + err.Error()
 	}
