@@ -58,6 +58,7 @@ with subtest("two machines and a service"):
     up(one, two)
     for machine in machines:
         machine.wait_for_unit("app-image.service")
+        machine.succeed("sync")  # Podman does not flush an image; one that is lost is to be sent again
     write(one, "first")
     one.succeed("uc deploy --yes --file compose.yaml", timeout=300)
 
