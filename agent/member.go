@@ -72,6 +72,7 @@ type member struct {
 
 	cannotMerge atomic.Pointer[error] // why the last change of another machine could not be kept
 
+	networking sync.Mutex  // the network of the containers is made or changed
 	bridged    atomic.Bool // the network of the containers was there once
 	restartAll atomic.Bool // the bridge was remade under the containers
 	leaving    atomic.Bool
@@ -147,7 +148,7 @@ func (m *member) wire() (err error) {
 	m.prober = health.New(health.Options{Log: m.sub("health"), Exec: m.probeExec, OnChange: m.verdict})
 	m.replicas = reconcile.New(reconcile.Config{
 		Machine: m.id.MachineID, Cluster: m.id.ClusterID, Engine: m.engine, Store: replicaStore{m}, Recorder: recorder{m},
-		Health: probes{m}, Log: m.sub("reconcile"),
+		Health: probes{m}, Network: m.provideNetwork, Log: m.sub("reconcile"),
 	})
 	m.driver, err = rollout.New(rollout.Config{
 		Self: m.id.MachineID, Store: rolloutStore{m}, Members: m.gossip, Peers: rolloutPeers{m}, Random: cryptoRandom, Now: time.Now, Log: m.sub("rollout"),

@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
 	"time"
 
 	"uncloud/agent/internal/firewall"
@@ -43,8 +45,7 @@ func (m *member) ensureNetwork(ctx context.Context) error {
 		return err
 	}
 	subnet := m.subnet()
-	n := runtime.Network{Name: networkName, Bridge: bridgeName, Subnet: subnet}
-	err := m.engine.EnsureNetwork(ctx, n)
+	err := m.provideNetwork(ctx, subnet)
 	if errors.Is(err, runtime.ErrNetworkBusy) {
 		// Containers of the old subnet are on their way out: reconcile replaces
 		// every container whose address is not of this machine's subnet.
@@ -54,15 +55,28 @@ func (m *member) ensureNetwork(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := m.mesh.EnsureBridge(ctx, subnet); err != nil {
-		return err
-	}
 	if m.bridged.CompareAndSwap(false, true) {
 		m.log.Info("network of the containers is there", "address", mesh.Gateway(subnet))
 	}
 	m.steerAgain()
 	m.replicas.Poke()
 	return m.restartIfCutOff(ctx)
+}
+
+// provideNetwork makes what is not there yet. Two ask for it: keepNetwork, and
+// reconcile, which cannot start a container before; whoever comes second finds
+// all done.
+func (m *member) provideNetwork(ctx context.Context, subnet netip.Prefix) error {
+	m.networking.Lock()
+	defer m.networking.Unlock()
+	if now := m.subnet(); now != subnet {
+		return fmt.Errorf("network %s: this machine has %s now", subnet, now)
+	}
+	n := runtime.Network{Name: networkName, Bridge: bridgeName, Subnet: subnet}
+	if err := m.engine.EnsureNetwork(ctx, n); err != nil {
+		return err
+	}
+	return m.mesh.EnsureBridge(ctx, subnet)
 }
 
 // restartIfCutOff stops the containers of a bridge that is gone; reconcile
@@ -97,6 +111,8 @@ func (m *member) renumber(ctx context.Context) error {
 	if err != nil || !needed {
 		return err
 	}
+	m.networking.Lock()
+	defer m.networking.Unlock()
 	m.log.Warn("another machine owns this subnet: renumbering", "address", subnet)
 	if err := m.mesh.ReleaseSubnet(ctx); err != nil {
 		return err

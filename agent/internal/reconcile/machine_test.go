@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -108,6 +109,13 @@ type machine struct {
 	store  *memory
 	probes *probes
 	r      *Reconciler
+
+	network func(context.Context, netip.Prefix) error
+}
+
+// engineNetwork makes the engine's part of the network; the twin's bridge is there.
+func (m *machine) engineNetwork(ctx context.Context, subnet netip.Prefix) error {
+	return m.engine.EnsureNetwork(ctx, runtime.Network{Name: runtime.NetworkName, Bridge: runtime.BridgeName, Subnet: subnet})
 }
 
 // onMachine runs a test in a bubble of virtual time, on a machine that begins
@@ -116,12 +124,13 @@ func onMachine(t *testing.T, prepare func(*machine), test func(m *machine)) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &machine{T: t, engine: runtime.NewFake(), store: &memory{state: base(), ready: true}, probes: &probes{targets: map[string]Target{}}}
 		m.engine.AddImage("web:1")
+		m.network = m.engineNetwork
 		if prepare != nil {
 			prepare(m)
 		}
 		m.r = New(Config{
 			Machine: self, Cluster: cluster, Engine: m.engine, Store: m.store, Recorder: m.store, Health: m.probes,
-			Random: func() float64 { return 0 },
+			Random: func() float64 { return 0 }, Network: m.network,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)

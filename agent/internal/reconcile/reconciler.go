@@ -60,10 +60,14 @@ type Config struct {
 	Store    Store
 	Recorder Recorder
 	Health   Health
-	Log      *slog.Logger
-	Resync   time.Duration    // default DefaultResync
-	Now      func() time.Time // default time.Now
-	Random   func() float64   // in [0,1); default math/rand
+	// Network makes sure that the network of the containers is there with this
+	// subnet, and its bridge: without it none of them can start. It is asked
+	// before the first container is made and whenever the subnet changes.
+	Network func(ctx context.Context, subnet netip.Prefix) error
+	Log     *slog.Logger
+	Resync  time.Duration    // default DefaultResync
+	Now     func() time.Time // default time.Now
+	Random  func() float64   // in [0,1); default math/rand
 }
 
 // Reconciler keeps this machine's containers as the state wants them.

@@ -180,6 +180,32 @@ func TestANameThatAHalfMadeContainerHasIsFreed(t *testing.T) {
 	})
 }
 
+// A machine that has just begun has no bridge yet, and an engine that is slow
+// to answer. The first deploy must not fail for that.
+func TestContainersWaitForTheirNetwork(t *testing.T) {
+	starts := 0
+	onMachine(t, func(m *machine) {
+		m.engine.SetBridge(false)
+		m.engine.OnCall(func(method, _ string) error {
+			if method == "Start" {
+				starts++
+			}
+			return nil
+		})
+		m.network = func(ctx context.Context, subnet netip.Prefix) error {
+			sleep(3 * time.Second)
+			m.engine.SetBridge(true)
+			return m.engineNetwork(ctx, subnet)
+		}
+	}, func(m *machine) {
+		sleep(10 * time.Second)
+		m.wantState("rep_1", spec.ContainerRunning)
+		if starts != 1 {
+			t.Errorf("started %d times", starts)
+		}
+	})
+}
+
 func TestAddressThatAStrangerHas(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		must(t, m.engine.EnsureNetwork(m.Context(), runtime.Network{Name: runtime.NetworkName, Bridge: runtime.BridgeName, Subnet: subnet}))

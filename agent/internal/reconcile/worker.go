@@ -34,13 +34,15 @@ type worker struct {
 	runs    chan struct{}
 	pulls   chan struct{}
 
+	makeNetwork func(context.Context, netip.Prefix) error
+
 	mu      sync.Mutex
-	network netip.Prefix // the subnet that the engine's network has for sure
+	network netip.Prefix // the subnet that the network has for sure
 }
 
 func newWorker(c Config) *worker {
 	return &worker{
-		engine: c.Engine, machine: c.Machine, cluster: c.Cluster, log: c.Log,
+		engine: c.Engine, machine: c.Machine, cluster: c.Cluster, makeNetwork: c.Network, log: c.Log,
 		runs: make(chan struct{}, parallelRuns), pulls: make(chan struct{}, parallelPulls),
 	}
 }
@@ -233,8 +235,7 @@ func (w *worker) ensureNetwork(ctx context.Context, subnet netip.Prefix) error {
 	if w.network == subnet {
 		return nil
 	}
-	err := w.engine.EnsureNetwork(ctx, runtime.Network{Name: runtime.NetworkName, Bridge: runtime.BridgeName, Subnet: subnet})
-	if err != nil {
+	if err := w.makeNetwork(ctx, subnet); err != nil {
 		return err
 	}
 	w.network = subnet
