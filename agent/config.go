@@ -35,9 +35,7 @@ const (
 	metricsPort   = 51003
 	admissionPort = 51004
 
-	linkName    = "uncloud"
-	bridgeName  = "uncloud0"
-	networkName = "uncloud"
+	linkName = "uncloud"
 )
 
 // DefaultNetwork is the cluster network that machine init takes when it is

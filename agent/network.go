@@ -72,7 +72,7 @@ func (m *member) provideNetwork(ctx context.Context, subnet netip.Prefix) error 
 	if now := m.subnet(); now != subnet {
 		return fmt.Errorf("network %s: this machine has %s now", subnet, now)
 	}
-	n := runtime.Network{Name: networkName, Bridge: bridgeName, Subnet: subnet}
+	n := runtime.Network{Name: runtime.NetworkName, Bridge: runtime.BridgeName, Subnet: subnet}
 	if err := m.engine.EnsureNetwork(ctx, n); err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (m *member) bridgeRemade() {
 // hairpin lets containers reach their own published ports. Each container
 // brings a new port of the bridge, so it is asked for after each change.
 func (m *member) hairpin() {
-	if err := firewall.Hairpin(bridgeName); err != nil {
+	if err := firewall.Hairpin(runtime.BridgeName); err != nil {
 		m.log.Debug("hairpin mode", "err", err)
 	}
 }

@@ -18,7 +18,7 @@ func withContainers(t *testing.T) (*member, *runtime.Fake) {
 	engine := runtime.NewFake()
 	engine.AddImage("app:1")
 	engine.SetBridge(true)
-	must(t, engine.EnsureNetwork(t.Context(), runtime.Network{Name: networkName, Bridge: bridgeName, Subnet: netip.MustParsePrefix("10.210.7.0/24")}))
+	must(t, engine.EnsureNetwork(t.Context(), runtime.Network{Name: runtime.NetworkName, Bridge: runtime.BridgeName, Subnet: netip.MustParsePrefix("10.210.7.0/24")}))
 	for i, c := range []struct{ replica, cluster string }{{"rep_a", "cls_a"}, {"rep_b", "cls_a"}, {"rep_c", "cls_other"}} {
 		id, err := engine.Create(t.Context(), runtime.ContainerRequest{
 			Replica: c.replica, Cluster: c.cluster, Name: c.replica, Address: netip.AddrFrom4([4]byte{10, 210, 7, byte(2 + i)}),

@@ -14,6 +14,7 @@ import (
 	"uncloud/agent/internal/join"
 	"uncloud/agent/internal/mesh"
 	"uncloud/agent/internal/names"
+	"uncloud/agent/internal/runtime"
 	"uncloud/agent/internal/server"
 	statesync "uncloud/agent/internal/sync"
 	"uncloud/internal/spec"
@@ -218,7 +219,7 @@ func (m *member) policy(state *spec.State) firewall.Policy {
 	all := m.membersOf(state)
 	self := all.Machines[m.id.MachineID]
 	p := firewall.Policy{
-		ClusterNetwork: m.id.Network, Subnet: self.Subnet, Bridge: bridgeName, Link: linkName,
+		ClusterNetwork: m.id.Network, Subnet: self.Subnet, Bridge: runtime.BridgeName, Link: linkName,
 		WireGuardPort: m.cfg.ListenPort, Management: m.manage,
 		Ports:   firewall.AgentPorts{API: apiPort, Gossip: gossipPort, Sync: syncPort, Metrics: metricsPort, Admission: admissionPort},
 		Ingress: slices.Contains(self.Roles, spec.RoleIngress),
