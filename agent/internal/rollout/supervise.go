@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -24,10 +25,6 @@ const (
 	membersStable = 3 * time.Second
 	// lookAnyway is the safety net below the wakes.
 	lookAnyway = time.Minute
-	// A repair that fails is tried again after firstPause, then twice as long
-	// each time, up to longestPause: it writes rows, and disks are not to suffer.
-	firstPause   = 5 * time.Second
-	longestPause = 10 * time.Minute
 	// orphanAge is how old a row has to be before it is taken for one whose
 	// service was removed, and not for one whose service is on its way here.
 	orphanAge = time.Minute
@@ -37,10 +34,10 @@ const (
 
 // trouble is a service that could not be made to fit.
 type trouble struct {
-	Note
-	failures int
-	until    time.Time
-	row      spec.Service // as it was tried
+	Note // without a code: nothing for people
+	attempts
+	// waits tells that the service does not fit, and is tried again after a pause.
+	waits bool
 }
 
 // Note is something that a service suffers from.
@@ -56,7 +53,9 @@ func (d *Driver) Notes() []Note {
 	defer d.mu.Unlock()
 	notes := make([]Note, 0, len(d.troubles))
 	for _, id := range slices.Sorted(maps.Keys(d.troubles)) {
-		notes = append(notes, d.troubles[id].Note)
+		if n := d.troubles[id].Note; n.Code != "" {
+			notes = append(notes, n)
+		}
 	}
 	return notes
 }
@@ -87,7 +86,6 @@ func (d *Driver) Supervise(ctx context.Context) error {
 			q.changed(time.Now())
 		case <-members:
 			q.moved(time.Now())
-			d.retrySoon()
 		case <-timer.C:
 			if d.Store.Ready() {
 				q.looked(time.Now(), d.look(ctx, &work, room))
@@ -153,23 +151,13 @@ func (d *Driver) nudge() {
 	}
 }
 
-// retrySoon forgets the pauses: who came or went may be what was missing.
-func (d *Driver) retrySoon() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for id, t := range d.troubles {
-		t.until = time.Time{}
-		d.troubles[id] = t
-	}
-}
-
 // look begins what has to be done and returns when to look again at the latest,
 // or zero.
 func (d *Driver) look(ctx context.Context, work *sync.WaitGroup, room chan struct{}) (again time.Time) {
 	state := d.Store.State()
 	lead := d.leads(state)
 	if !lead {
-		d.forgetTroubles() // they are another machine's now
+		d.forgetNotes() // they are another machine's now
 	}
 	for _, id := range slices.Sorted(maps.Keys(state.Services)) {
 		dr, err := d.take(ctx, state, id, lead)
@@ -182,10 +170,11 @@ func (d *Driver) look(ctx context.Context, work *sync.WaitGroup, room chan struc
 		work.Go(func() {
 			room <- struct{}{}
 			defer func() { <-room }()
-			if err := dr.carry(ctx); err != nil && ctx.Err() == nil {
-				d.rest(d.Store.State().Services[id], err)
-			} else {
+			switch err := dr.carry(ctx); {
+			case err == nil:
 				d.recover(id)
+			case ctx.Err() == nil:
+				d.rest(state.Services[id], err)
 			}
 		})
 	}
@@ -220,7 +209,7 @@ func (d *Driver) take(ctx context.Context, s *spec.State, service string, lead b
 		if d.driven(s, r) || !lead && r.Driver != d.Self {
 			return nil, nil
 		}
-		if !d.dependenciesRest(s, service) {
+		if !d.dependenciesRest(s, service) || !d.mayTry(s, service) {
 			return nil, nil
 		}
 		return d.resume(ctx, r)
@@ -285,10 +274,10 @@ func (d *Driver) repair(ctx context.Context, s *spec.State, service string) (*dr
 		return nil, err
 	}
 	if len(steps) == 0 {
-		d.recover(service)
+		d.fits(service)
 		return nil, nil
 	}
-	if !d.mayTry(s.Services[service]) {
+	if !d.mayTry(s, service) {
 		return nil, nil
 	}
 	var dr *drive
@@ -359,12 +348,18 @@ func (d *Driver) orphans(s *spec.State) (rows []spec.Row) {
 	return rows
 }
 
-// mayTry tells whether a service's pause is over, or its row is another.
-func (d *Driver) mayTry(svc spec.Service) bool {
+// mayTry tells whether a service's pause is over.
+func (d *Driver) mayTry(s *spec.State, service string) bool {
+	around := surroundings(s, d.Members.Alive(), service)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t, troubled := d.troubles[svc.ID]
-	return !troubled || t.row != svc || !time.Now().Before(t.until)
+	t, troubled := d.troubles[service]
+	if !troubled || !time.Now().Before(t.next(s.Services[service], around)) {
+		return true
+	}
+	t.waits = true
+	d.troubles[service] = t
+	return false
 }
 
 // complain notes why a service cannot be made to fit its row.
@@ -373,7 +368,7 @@ func (d *Driver) complain(svc spec.Service, err error) {
 	d.mu.Lock()
 	t := d.troubles[svc.ID]
 	news := t.Text != f.Sentence
-	t.Note = Note{svc.ID, string(f.Code), f.Sentence}
+	t.Note, t.waits = Note{svc.ID, string(f.Code), f.Sentence}, false
 	d.troubles[svc.ID] = t
 	d.mu.Unlock()
 	if news {
@@ -381,30 +376,59 @@ func (d *Driver) complain(svc spec.Service, err error) {
 	}
 }
 
-// rest is complain, and begins the service's pause.
-func (d *Driver) rest(svc spec.Service, err error) {
-	if svc.ID == "" || faults.CodeOf(err) == faults.Conflict {
-		return // it was removed, or somebody else drives it now
+// rest begins the pause of a service after an attempt failed that was made for
+// the row tried. Every failure counts, whatever the engine called it. One that
+// was superseded is nobody's trouble, and counts all the same: two machines
+// that each take the other for dead would take a rollout from one another for ever.
+func (d *Driver) rest(tried spec.Service, err error) {
+	state := d.Store.State()
+	svc, exists := state.Services[tried.ID]
+	superseded := errors.Is(err, errSuperseded)
+	if !exists || superseded && svc != tried {
+		return // it was removed, or went another way
 	}
-	d.complain(svc, err)
+	if !superseded {
+		d.complain(svc, err)
+	}
+	around := surroundings(state, d.Members.Alive(), svc.ID)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	t := d.troubles[svc.ID]
-	if t.row != svc {
-		t.failures = 0
-	}
-	t.until = time.Now().Add(min(firstPause<<min(t.failures, 10), longestPause))
-	t.failures++
-	t.row = svc
+	t.attempts, t.waits = t.failed(svc, around, time.Now()), true
 	d.troubles[svc.ID] = t
 }
 
-func (d *Driver) forgetTroubles() {
+// forgetNotes leaves the complaints to another machine.
+func (d *Driver) forgetNotes() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	clear(d.troubles)
+	for id := range d.troubles {
+		d.calm(id)
+	}
 }
 
+// fits notes that a service fits its row as it is. Its failures still count for
+// a while: what fits for a moment after each of them would else never pause.
+func (d *Driver) fits(service string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.calm(service)
+}
+
+// calm takes a complaint back. It needs d.mu.
+func (d *Driver) calm(service string) {
+	t, troubled := d.troubles[service]
+	switch {
+	case !troubled:
+	case t.over(time.Now()):
+		delete(d.troubles, service)
+	default:
+		t.Note, t.waits = Note{}, false
+		d.troubles[service] = t
+	}
+}
+
+// recover forgets all failures: a rollout of the service succeeded.
 func (d *Driver) recover(service string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -413,15 +437,20 @@ func (d *Driver) recover(service string) {
 
 // nextTry is when the first pause ends, or zero.
 func (d *Driver) nextTry(s *spec.State) (first time.Time) {
+	alive := d.Members.Alive()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id, t := range d.troubles {
-		if _, ok := s.Services[id]; !ok {
+		svc, ok := s.Services[id]
+		if !ok {
 			delete(d.troubles, id)
 			continue
 		}
-		if !t.until.IsZero() && (first.IsZero() || t.until.Before(first)) {
-			first = t.until
+		if !t.waits {
+			continue
+		}
+		if next := t.next(svc, surroundings(s, alive, id)); first.IsZero() || next.Before(first) {
+			first = next
 		}
 	}
 	return first
