@@ -87,10 +87,12 @@ type Engine interface {
 	// of an image, lowest first.
 	ImageLayers(ctx context.Context, name string) ([]string, error)
 	// PullImage fetches an image from its registry, also when one of that
-	// name is here. A failure is a fault faults.NoImage.
+	// name is here, and returns when it would survive a power cut. A failure of
+	// the registry is a fault faults.NoImage.
 	PullImage(ctx context.Context, name string) error
 	// LoadImage reads a Docker or OCI archive and returns the names in it. An
-	// OCI archive may leave out layers that an image here has already.
+	// OCI archive may leave out layers that an image here has already. What was
+	// read would survive a power cut.
 	LoadImage(ctx context.Context, archive io.Reader) ([]string, error)
 	// RemoveImage removes a name, and the image when that was its last and no
 	// container uses it. No error when it is gone.

@@ -38,9 +38,11 @@ type Engine struct {
 	bootID     string
 	log        *slog.Logger
 	monitors   *monitors
+	flush      func(dir string) error
 
-	mu   sync.Mutex
-	conn context.Context //nolint:containedctx // only as the carrier of the bindings' connection; see call
+	mu         sync.Mutex
+	conn       context.Context //nolint:containedctx // only as the carrier of the bindings' connection; see call
+	storageDir string          // where images are kept, once it was asked
 }
 
 var _ runtime.Engine = (*Engine)(nil)
@@ -58,7 +60,7 @@ func New(c Config) *Engine {
 	}
 	return &Engine{
 		socket: c.Socket, networkDir: c.NetworkDir, runDir: defaultRunDir, bootID: defaultBootID,
-		log: c.Log, monitors: newMonitors(c.Log),
+		log: c.Log, monitors: newMonitors(c.Log), flush: flush,
 	}
 }
 

@@ -87,7 +87,7 @@ func (e *Engine) PullImage(ctx context.Context, name string) error {
 	_, err = images.Pull(call, qualified(name), &images.PullOptions{Policy: &policy, Quiet: &quiet})
 	switch {
 	case err == nil:
-		return nil
+		return e.durable(ctx, name)
 	case isConnection(err), ctx.Err() != nil, isDiskFull(err.Error()):
 		return e.explain("pull image "+name, err)
 	}
@@ -136,7 +136,7 @@ func (e *Engine) LoadImage(ctx context.Context, archive io.Reader) ([]string, er
 	if err := json.NewDecoder(res.Body).Decode(&report); err != nil {
 		return nil, fmt.Errorf("load image: %w", err)
 	}
-	return report.Names, nil
+	return report.Names, e.durable(ctx, strings.Join(report.Names, ", "))
 }
 
 // loadCause picks the line that matters: Podman tries every kind of archive
