@@ -101,6 +101,9 @@ func (m *member) askOthers(ctx context.Context) error {
 	if err := m.steerNetwork(ctx); err != nil { // they have to be known to be asked
 		m.log.Warn("look for the others", "err", err)
 	}
+	if err := m.awaitNetwork(ctx, 0); err != nil {
+		return err
+	}
 	for {
 		try, cancel := context.WithTimeout(ctx, aloneAfter)
 		err := m.sync.AwaitCaughtUp(try)

@@ -38,10 +38,12 @@ func (a *Agent) Join(ctx context.Context, opts server.JoinOptions, progress func
 	if err := a.mayBegin(); err != nil {
 		return err
 	}
-	if err := ticket.CheckTime(time.Now()); err != nil {
+	// A machine without a network may have no clock yet either: each refusal by
+	// the clock would make the next attempt later.
+	if err := a.mayJoin(ticket); err != nil {
 		return err
 	}
-	if err := a.mayJoin(ticket); err != nil {
+	if err := ticket.CheckTime(time.Now()); err != nil {
 		return err
 	}
 	id, err := a.candidate(ticket.Cluster)

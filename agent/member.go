@@ -215,8 +215,8 @@ func (m *member) run(ctx context.Context) (err error) {
 	run("health", m.prober.Run)
 	run("catch up", m.catchUp)
 	run("reconcile", m.reconcile)
-	run("rollout", m.driver.Supervise)
-	run("upgrade", m.fleet.Run)
+	run("rollout", m.onceMet(m.driver.Supervise))
+	run("upgrade", m.onceMet(m.fleet.Run))
 	run("upkeep", m.upkeep)
 	return group.Wait()
 }

@@ -35,7 +35,12 @@ in
     systemd.services.uncloud-create = lib.mkIf create.enable {
       description = "Create an Uncloud cluster";
       wantedBy = [ "multi-user.target" ];
-      after = [ "uncloud.service" ];
+      # The network of the cluster must be none that this machine is on, so these are known first.
+      wants = [ "network-online.target" ];
+      after = [
+        "network-online.target"
+        "uncloud.service"
+      ];
       requires = [ "uncloud.service" ];
       # An identity that exists is never overwritten; the agent refuses it as well.
       unitConfig.ConditionPathExists = "!${cfg.storage.stateDir}/identity.json";

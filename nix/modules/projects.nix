@@ -69,8 +69,14 @@ let
     lib.nameValuePair "uncloud-project-${name}" {
       description = "Uncloud project ${name}";
       wantedBy = [ "uncloud-member.target" ];
-      wants = [ "uncloud.service" ];
+      # A deploy moves replicas away from machines that are down, and to one without a network
+      # all others are.
+      wants = [
+        "network-online.target"
+        "uncloud.service"
+      ];
       after = [
+        "network-online.target"
         "uncloud.service"
         "uncloud-create.service"
       ];

@@ -67,7 +67,7 @@ func (m *Mesh) pass(now time.Time) time.Duration {
 	if !m.started {
 		return repairEvery
 	}
-	if err := errors.Join(m.look(), m.apply(now)); err != nil {
+	if err := errors.Join(m.look(), m.chooseMTU(), m.apply(now)); err != nil {
 		m.logger.Warn("mesh cannot be put right", "err", err)
 	}
 	return m.nextLook(now)

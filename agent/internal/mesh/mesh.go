@@ -149,9 +149,12 @@ func (m *Mesh) look() error {
 
 func (m *Mesh) ours() []string { return []string{m.options.Link, m.options.Bridge} }
 
+// chooseMTU follows the way out, which may come long after the agent, with
+// another link: an MTU that is too large loses every full packet. Where no way
+// is known, what was chosen before stays.
 func (m *Mesh) chooseMTU() error {
-	m.mtu = m.identity.MTU
-	if m.mtu > 0 {
+	if m.identity.MTU > 0 {
+		m.mtu = m.identity.MTU
 		return nil
 	}
 	egress, err := m.host.EgressMTU()
@@ -165,7 +168,13 @@ func (m *Mesh) chooseMTU() error {
 		}
 		egress = leastMTU(interfaces, m.ours(), m.identity.Network)
 	}
-	m.mtu = TunnelMTU(egress)
+	before := m.mtu
+	if egress > 0 || before == 0 {
+		m.mtu = TunnelMTU(egress)
+	}
+	if before > 0 && before != m.mtu {
+		m.logger.Info("the way out has another MTU", "link", m.options.Link, "mtu", m.mtu)
+	}
 	return nil
 }
 

@@ -380,6 +380,33 @@ func TestRunRepairsAtOnceAndTellsOfNewAddresses(t *testing.T) {
 	})
 }
 
+// TestTheNetworkComesAfterTheAgent starts before any link has an address.
+func TestTheNetworkComesAfterTheAgent(t *testing.T) {
+	h := NewMemoryHost(Kernel)
+	down := eth0
+	down.Addresses = nil
+	h.SetInterfaces(0, down)
+	m := New(Options{Host: h})
+	must(t, m.Start(t.Context(), identity("self")))
+	must(t, m.EnsureBridge(t.Context(), subnet1))
+	if link, bridge := links(t, h); link.MTU != maxMTU || bridge.MTU != maxMTU {
+		t.Errorf("no way out: link %d, bridge %d", link.MTU, bridge.MTU)
+	}
+	const dsl = 1492
+	h.SetInterfaces(dsl, eth0)
+	m.pass(time.Now())
+	if link, bridge := links(t, h); link.MTU != TunnelMTU(dsl) || bridge.MTU != TunnelMTU(dsl) {
+		t.Errorf("a way out: link %d, bridge %d", link.MTU, bridge.MTU)
+	}
+	<-m.EndpointsChanged()
+	h.SetInterfaces(0, down)
+	h.Writes()
+	m.pass(time.Now())
+	if w := h.Writes(); len(w) > 0 {
+		t.Errorf("the cable was pulled: wrote %q", w)
+	}
+}
+
 func TestStartRefusesNoKey(t *testing.T) {
 	if err := New(Options{Host: NewMemoryHost(Kernel)}).Start(t.Context(), Identity{}); err == nil {
 		t.Error("started without a key")
