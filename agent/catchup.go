@@ -113,7 +113,7 @@ func (m *member) askOthers(ctx context.Context) error {
 		}
 		if len(m.gossip.Alive()) < 2 {
 			m.log.Warn("nobody else answers: going on with the restored copy")
-			return nil
+			return m.fleet.Abandon(ctx)
 		}
 	}
 }

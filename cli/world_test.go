@@ -111,6 +111,10 @@ func (w *world) machines() []*uncloudv1.Machine {
 	if w.is("m3-down") {
 		state = "down"
 	}
+	generation := ""
+	if w.is("m3-nixos") {
+		generation = "7 (booted)"
+	}
 	return []*uncloudv1.Machine{
 		{
 			Id: "mch_one", Name: "m1", State: "up", Address: "10.210.19.1", Subnet: "10.210.19.0/24", ManagementAddress: "fd00::1", PublicKey: "a2V5MQ==",
@@ -122,7 +126,7 @@ func (w *world) machines() []*uncloudv1.Machine {
 			RttMs: 12.34, JoinedAt: ago(time.Hour),
 		},
 		{
-			Id: "mch_three", Name: "m3", State: state, Address: "10.210.7.1", Subnet: "10.210.7.0/24", Roles: []string{"worker"}, Version: "0.0.9",
+			Id: "mch_three", Name: "m3", State: state, Address: "10.210.7.1", Subnet: "10.210.7.0/24", Roles: []string{"worker"}, Version: "0.0.9", Generation: generation,
 			JoinedAt: ago(time.Minute), Health: []*uncloudv1.HealthNote{{Code: "disk-full", Text: "4 % of the disk is left"}},
 		},
 	}

@@ -56,6 +56,7 @@ in
       description = ''
         When this machine has all machines of the cluster upgrade, each to the
         flake that it follows, as a calendar event of {manpage}`systemd.time(7)`.
+        Those that are down then are left out, and told of in the journal.
         One machine of a cluster is enough to declare it.
       '';
     };
@@ -97,6 +98,8 @@ in
           "machine"
           "upgrade"
           "--all"
+          # Who is down for good must not keep the others from their updates.
+          "--skip-down"
         ];
         DynamicUser = true;
         SupplementaryGroups = [ "uncloud" ];

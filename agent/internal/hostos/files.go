@@ -39,14 +39,18 @@ func (f files) saveOrder(o Order) error {
 	return f.write(f.order(o.ID), o)
 }
 
-// order is what is wanted of an attempt. An order that cannot be read is none.
+// orderOf is what is wanted of an attempt. An order that cannot be understood
+// is none: it would be no better at the next look.
 func (f files) orderOf(id string) (o Order, known bool, err error) {
 	known, err = readJSON(f.order(id), &o)
-	if _, broken := errors.AsType[*json.SyntaxError](err); broken || known && o.ID != id {
+	if errors.Is(err, errNotUnderstood) || known && o.ID != id {
 		return Order{}, false, f.removeOrder(id)
 	}
 	return o, known, err
 }
+
+// errNotUnderstood is of a file whose content is not what it should be.
+var errNotUnderstood = errors.New("it is not understood")
 
 // nextOrder is the one with the lowest id; the zero Order when nothing is ordered.
 func (f files) nextOrder() (Order, error) {
@@ -79,11 +83,11 @@ func readJSON(path string, to any) (found bool, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(text, to)
-	}
 	if err != nil {
 		return false, fmt.Errorf("read %s: %w", path, err)
+	}
+	if err := json.Unmarshal(text, to); err != nil {
+		return false, fmt.Errorf("read %s: %w: %w", path, errNotUnderstood, err)
 	}
 	return true, nil
 }

@@ -242,14 +242,20 @@ func TestABuildIsBrokenOff(t *testing.T) {
 }
 
 func TestAnOrderThatCannotBeReadIsNone(t *testing.T) {
-	d := newDouble(t)
-	d.write("host/orders/upg_1.json", "{")
-	h := New(Options{Dir: d.os.Dir, Machine: d.os, Log: slog.New(slog.DiscardHandler)})
-	if err := h.Run(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(d.os.Dir, "orders/upg_1.json")); !os.IsNotExist(err) {
-		t.Error("it is left", err)
+	for name, text := range map[string]string{
+		"no JSON": "{", "empty": "", "another type": `{"id":"upg_1","want":"stage","within":"5m"}`, "no object": `["upg_1"]`, "another's": `{"id":"upg_2"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDouble(t)
+			d.write("host/orders/upg_1.json", text)
+			h := New(Options{Dir: d.os.Dir, Machine: d.os, Log: slog.New(slog.DiscardHandler)})
+			if err := h.Run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(filepath.Join(d.os.Dir, "orders/upg_1.json")); !os.IsNotExist(err) {
+				t.Error("it is left", err)
+			}
+		})
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 // upgradeFlags are the command line of machine upgrade.
 type upgradeFlags struct {
 	request     uncloudv1.UpgradeRequest
+	skipDown    bool
 	watch, stop bool
 	output      format
 }
@@ -39,6 +40,11 @@ func newMachineUpgrade(a *app) *cobra.Command {
 			case f.watch:
 				return a.watchUpgrade(cmd.Context(), f.output)
 			}
+			if f.skipDown {
+				if err := a.leaveOutDown(cmd.Context(), &f.request); err != nil {
+					return err
+				}
+			}
 			return a.upgrade(cmd.Context(), f.output, &f.request)
 		},
 	}
@@ -53,6 +59,7 @@ func (f *upgradeFlags) add(cmd *cobra.Command) {
 	cmd.Flags().Int32Var(&f.request.Generation, "generation", 0, "`number` of a generation that the machine has: uc machine generations")
 	cmd.Flags().BoolVar(&f.request.Restart, "reboot", false, "boot the generation, instead of switching to it: needed for another kernel")
 	cmd.Flags().BoolVar(&f.request.Drain, "drain", false, "move replicas away first; those with volumes on the machine stay")
+	cmd.Flags().BoolVar(&f.skipDown, "skip-down", false, "with --all: leave out machines that are down, instead of upgrading none")
 	cmd.Flags().BoolVar(&f.watch, "watch", false, "watch the upgrade that is under way, or tell how the last one ended")
 	cmd.Flags().BoolVar(&f.stop, "stop", false, "end the upgrade that is under way; the machine whose turn it is returns")
 	addOutput(cmd, &f.output)
@@ -69,6 +76,37 @@ func (f *upgradeFlags) check() error {
 		return usage("no machine is named").hint("uc machine upgrade MACHINE..., or: uc machine upgrade --all")
 	case len(f.request.Machines) > 0 && f.request.All:
 		return usage("either machines are named or --all is given").hint("uc machine upgrade --all")
+	case f.skipDown && !f.request.All:
+		return usage("--skip-down is for --all: who is named is wanted").hint("uc machine upgrade --all --skip-down")
+	}
+	return nil
+}
+
+// leaveOutDown turns a request for all machines into one for those of them that
+// are up, the connected one as the last, and tells who is left out.
+func (a *app) leaveOutDown(ctx context.Context, request *uncloudv1.UpgradeRequest) error {
+	client, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	answer, err := client.Cluster.ListMachines(ctx, connect.NewRequest(&uncloudv1.ListMachinesRequest{}))
+	if err != nil {
+		return err
+	}
+	var up, connected []string
+	for _, m := range answer.Msg.GetMachines() {
+		switch {
+		case m.GetGeneration() == "" && m.GetNixosVersion() == "": // not NixOS
+		case m.GetState() != "up":
+			a.ui.Note("%s is %s: left out", m.GetName(), m.GetState())
+		case m.GetId() == answer.Msg.GetAnsweredBy():
+			connected = append(connected, m.GetName())
+		default:
+			up = append(up, m.GetName())
+		}
+	}
+	if machines := append(up, connected...); len(machines) > 0 { // else the refusal of all says why
+		request.All, request.Machines = false, machines
 	}
 	return nil
 }

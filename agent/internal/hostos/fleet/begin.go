@@ -195,6 +195,22 @@ func (f *Fleet) Stop(ctx context.Context) (id string, err error) {
 	return u.ID, f.finish(ctx, u.ID, verdict{spec.UpgradeStopped, "it was ended from " + f.Store.State().MachineName(f.Self)})
 }
 
+// Abandon ends what a restored state holds as under way, where nobody else
+// lives who would know how it ended. What it led to is no reason any more to
+// change a system: the backup may be months old.
+func (f *Fleet) Abandon(ctx context.Context) error {
+	for id, u := range f.Store.State().Upgrades {
+		if u.Stage != spec.UpgradeRunning {
+			continue
+		}
+		why := "the state is that of a backup which was made in the middle of it"
+		if err := f.finish(ctx, id, verdict{spec.UpgradeFailed, why}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Find is the upgrade with an id: for none the one under way, or else the last.
 func Find(s *spec.State, id string) (spec.Upgrade, error) {
 	if id == "" {

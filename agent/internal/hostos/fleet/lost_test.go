@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"uncloud/agent/internal/hostos"
@@ -55,6 +56,36 @@ func TestAnAttemptOfAnOlderStateIsNotRepeated(t *testing.T) {
 			t.Errorf("%+v", u)
 		}
 	})
+}
+
+// A backup that was made before a machine had its turn, or while it built its
+// system, says nothing that a live upgrade would not say.
+func TestAnUpgradeOfARestoredStateIsAbandoned(t *testing.T) {
+	for name, turn := range map[string]spec.Turn{
+		"its turn had not begun": {Machine: "a", Upgrade: "upg_before", Stage: spec.TurnDone},
+		"it was staging":         {Machine: "a", Upgrade: "upg_0", Stage: spec.TurnStaging},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, []string{"a"}, func(w *world) {
+				w.machines["a"].off() // the state is restored before the agent begins
+				synctest.Wait()
+				turn.Since = time.Now()
+				w.store.put(turn, spec.Upgrade{ID: "upg_0", Machines: []string{"a"}, System: newSystem, Stage: spec.UpgradeRunning, StartedAt: time.Now()})
+				if err := w.machines["a"].current().Abandon(w.ctx); err != nil {
+					t.Fatal(err)
+				}
+				w.machines["a"].on()
+				time.Sleep(10 * time.Minute)
+				u, own := w.store.State().Upgrades["upg_0"], w.store.State().Turns["a"]
+				if u.Stage != spec.UpgradeFailed || u.Error != "the state is that of a backup which was made in the middle of it" || w.runs("a") != oldSystem {
+					t.Errorf("%+v, runs %s", u, w.runs("a"))
+				}
+				if !own.Stage.Ended() {
+					t.Errorf("its turn goes on: %+v", own)
+				}
+			})
+		})
+	}
 }
 
 func TestWhatNoMachineCanGoTo(t *testing.T) {
