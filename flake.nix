@@ -31,13 +31,19 @@
     {
       overlays.default = final: _: { uncloud = final.callPackage ./nix/package.nix { }; };
 
-      nixosModules.default = self.nixosModules.uncloud;
-      nixosModules.uncloud =
-        { lib, pkgs, ... }:
-        {
-          imports = [ ./nix/modules ];
-          services.uncloud.package = lib.mkDefault (pkgs.callPackage ./nix/package.nix { });
-        };
+      nixosModules = {
+        default = self.nixosModules.uncloud;
+        uncloud =
+          { lib, pkgs, ... }:
+          {
+            imports = [ ./nix/modules ];
+            services.uncloud.package = lib.mkDefault (pkgs.callPackage ./nix/package.nix { });
+          };
+      }
+      // import ./images/modules.nix {
+        inherit nixos-hardware;
+        module = self.nixosModules.uncloud;
+      };
 
       packages = perSystem (
         pkgs:
@@ -87,6 +93,8 @@
         default = self.templates.machine;
         machine.path = ./examples/machines/one;
         machine.description = "One NixOS machine that is a member of a cluster";
+        flashed.path = ./examples/machines/flashed;
+        flashed.description = "Machines that were flashed with an image, to upgrade them from a flake";
         fleet.path = ./examples/machines/fleet;
         fleet.description = "A few machines of one cluster, with a project declared for them";
       };

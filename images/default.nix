@@ -28,10 +28,7 @@ let
   };
   clouds = lib.genAttrs (import ./clouds.nix).${system} lib.id;
 
-  # Any computer, where an image for a VPS knows which.
-  installed =
-    (machine [ { hardware.enableRedistributableFirmware = true; } ])
-    .raw-efi.passthru.config.system.build.toplevel;
+  installed = (machine [ ./pc.nix ]).raw-efi.passthru.config.system.build.toplevel;
   iso = machine [ { image.modules.iso = import ./iso.nix { inherit installed; }; } ];
 
   board =

@@ -1,11 +1,6 @@
 # The machine that every image holds: a member of a cluster to be, and nothing
 # that it does not need for that.
-{
-  lib,
-  pkgs,
-  modulesPath,
-  ...
-}:
+{ lib, modulesPath, ... }:
 {
   imports = [
     "${modulesPath}/profiles/minimal.nix"
@@ -18,11 +13,7 @@
     firstBoot.enable = true;
   };
 
-  image.modules = lib.genAttrs [ "raw-efi" "qemu-efi" ] (_: {
-    image.baseName = "uncloud-${pkgs.stdenv.hostPlatform.system}";
-    # uncloud.txt lies there until it is read, and holds a secret.
-    fileSystems."/boot".options = [ "umask=0077" ];
-  });
+  image.modules = lib.genAttrs [ "raw-efi" "qemu-efi" ] (_: ./disk.nix);
 
   # An upgrade is a flake or a system path.
   nix.settings.experimental-features = [

@@ -8,9 +8,5 @@
   # Memory is scarcer than processor time, and a card wears.
   zramSwap.enable = true;
 
-  image.modules.sd-card = {
-    image.baseName = "uncloud-${board}";
-    sdImage.expandOnBoot = true;
-    sdImage.firmwareSize = 128;
-  };
+  image.modules.sd-card = import ./sd-card.nix { inherit board; };
 }

@@ -46,12 +46,19 @@ in
   };
   tests = (import ./checks.nix both).tests;
   scenarios = lib.filterAttrs (name: _: lib.hasPrefix "vm-" name) (import ./checks.nix both);
-  examples = lib.genAttrs [ "one" "fleet" ] (
+  # One of them is a Raspberry Pi.
+  examples = lib.genAttrs ([ "one" "fleet" ] ++ lib.optional (hardware != null) "flashed") (
     name:
     lib.mapAttrs (_: machine: machine.config.system.build.toplevel.drvPath)
       ((import (../examples/machines + "/${name}/flake.nix")).outputs {
         nixpkgs = flake;
-        uncloud.nixosModules.default = module;
+        uncloud.nixosModules = {
+          default = module;
+        }
+        // import ../images/modules.nix {
+          inherit module;
+          nixos-hardware.nixosModules = boards;
+        };
       }).nixosConfigurations
   );
 }
