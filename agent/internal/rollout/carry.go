@@ -146,10 +146,12 @@ func (d *drive) undo(ctx context.Context, cause error) (outcome string, err erro
 		return "", d.finish(ctx, spec.RolloutFailed, cause.Error())
 	}
 	d.say.note("%s returns to revision %s", d.name, plan.RevisionName(d.rollout.From))
-	if err := d.turnBack(ctx, cause); err != nil {
-		return "", err
+	err = d.turnBack(ctx, cause)
+	if err == nil {
+		err = d.settle(ctx)
 	}
-	if err := d.settle(ctx); err != nil {
+	if err != nil {
+		// Left unfinished, it would be taken up again, and fail again, for ever.
 		if !errors.Is(err, errSuperseded) {
 			err = errors.Join(err, d.finish(ctx, spec.RolloutFailed, cause.Error()+"; on the way back: "+err.Error()))
 		}
