@@ -180,6 +180,29 @@ func TestRefusedReplicasRest(t *testing.T) {
 	}
 }
 
+// TestARolloutWithoutAWayBackEnds: the revision that it came from is gone, and
+// each takeover fails in the same way.
+func TestARolloutWithoutAWayBackEnds(t *testing.T) {
+	inWorld(t, three, func(t *testing.T, w *simWorld) {
+		w.refuses(t, faults.Engine)
+		_, err := w.m("a").replica().Update(w.ctx, func(tx Tx) error {
+			return tx.Put(spec.Rollout{ID: "rol_lost", Service: webID, From: "rev_gone", To: tx.State().Services[webID].Revision,
+				Stage: spec.RolloutRunning, Driver: "mch_gone", StartedAt: time.Now()})
+		})
+		must(t, err)
+		time.Sleep(time.Minute)
+		s, resumed := w.m("a").replica().State(), 0
+		for _, e := range s.Events {
+			if e.Kind == "rollout.resumed" {
+				resumed++
+			}
+		}
+		if r := s.Rollouts["rol_lost"]; r.Stage != spec.RolloutFailed || resumed != 1 {
+			t.Errorf("taken up %d times: %+v", resumed, r)
+		}
+	})
+}
+
 // heals lets containers that hung become healthy.
 func (w *simWorld) heals(image string) {
 	w.mu.Lock()
