@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"uncloud/internal/faults"
@@ -129,10 +130,17 @@ func (p refusingPeers) RunReplica(ctx context.Context, machine, replica string, 
 	return p.Peers.RunReplica(ctx, machine, replica, v, skipHealth)
 }
 
+func (s *simStore) commits() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seq
+}
+
 // refuses makes a service want a revision whose containers cannot be made, as
 // a merge of two partitions may, and returns what ends that.
 func (w *simWorld) refuses(t *testing.T, code faults.Code) (refuse *atomic.Bool, asked *atomic.Int64) {
 	refuse, asked = new(atomic.Bool), new(atomic.Int64)
+	synctest.Wait()
 	for _, name := range three {
 		d := w.m(name).driver
 		d.Peers = refusingPeers{d.Peers, refuse, asked, code}
@@ -158,11 +166,10 @@ func TestRefusedReplicasRest(t *testing.T) {
 		t.Run(string(code), func(t *testing.T) {
 			inWorld(t, three, func(t *testing.T, w *simWorld) {
 				refuse, asked := w.refuses(t, code)
-				store := w.m("a").replica()
-				before := store.seq
+				before := w.m("a").replica().commits()
 				time.Sleep(time.Hour)
 				// Twelve pauses fit into an hour, and a failing repair is two commits or three.
-				if commits, tries := store.seq-before, asked.Load(); tries < 5 || tries > 15 || commits > 50 {
+				if commits, tries := w.m("a").replica().commits()-before, asked.Load(); tries < 5 || tries > 15 || commits > 50 {
 					t.Errorf("%d tries, %d commits in an hour", tries, commits)
 				}
 				notes := w.m("a").driver.Notes()
@@ -205,6 +212,7 @@ func TestARolloutWithoutAWayBackEnds(t *testing.T) {
 
 // heals lets containers that hung become healthy.
 func (w *simWorld) heals(image string) {
+	synctest.Wait() // nobody looks
 	w.mu.Lock()
 	delete(w.images, image)
 	machines := w.machines
