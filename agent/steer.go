@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"maps"
@@ -125,7 +126,8 @@ func (m *member) membersOf(state *spec.State) *spec.State {
 }
 
 // ticketKeys are the keys whose holders are answered: of good tickets, and of
-// ended ones for a while, so that their holders are told so.
+// ended ones for a while, so that their holders are told so. They are sorted:
+// what is the same must look the same.
 func ticketKeys(state *spec.State, now time.Time) []mesh.Key {
 	var keys []mesh.Key
 	for _, t := range state.Tickets {
@@ -138,6 +140,7 @@ func ticketKeys(state *spec.State, now time.Time) []mesh.Key {
 			}
 		}
 	}
+	slices.SortFunc(keys, func(a, b mesh.Key) int { return bytes.Compare(a[:], b[:]) })
 	return keys
 }
 

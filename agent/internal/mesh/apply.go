@@ -87,6 +87,7 @@ func (m *Mesh) nextLook(now time.Time) time.Duration {
 // apply compares everything with what is wanted and writes the differences.
 // m.mu is held.
 func (m *Mesh) apply(now time.Time) error {
+	m.right = false
 	want := wantedPeers(m.peers, m.tickets, m.identity.Subnet, m.publicKey)
 	if err := m.applyDevice(want, now); err != nil {
 		return err
@@ -94,7 +95,11 @@ func (m *Mesh) apply(now time.Time) error {
 	if err := m.applyBridge(); err != nil {
 		return err
 	}
-	return m.applyLink(want)
+	if err := m.applyLink(want); err != nil {
+		return err
+	}
+	m.right = true
+	return nil
 }
 
 func (m *Mesh) applyDevice(want map[Key]wanted, now time.Time) error {

@@ -63,10 +63,12 @@ type Mesh struct {
 	peers     []Peer
 	tickets   []Key
 	paths     map[Key]path
-	bridge    bool // EnsureBridge was called, or the bridge adopted
-	hadBridge bool // the bridge has been seen: if it is missing, somebody removed it
+	bridge    bool        // EnsureBridge was called, or the bridge adopted
+	hadBridge bool        // the bridge has been seen: if it is missing, somebody removed it
+	seen      []Interface // of the last look
 	local     []netip.Prefix
 	started   bool
+	right     bool // the last apply made everything so
 }
 
 // New wires a Mesh and touches nothing.
@@ -139,6 +141,7 @@ func (m *Mesh) look() error {
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
+	m.seen = interfaces
 	local := reachable(interfaces, m.ours(), m.identity.Network)
 	if !slices.Equal(local, m.local) {
 		m.local = local
@@ -248,16 +251,30 @@ func (m *Mesh) ReleaseSubnet(ctx context.Context) error {
 }
 
 // SetPeers replaces who the other machines are. Tunnels to those that stay are
-// not touched.
+// not touched. The same peers as before cost nothing: Run sees to it that what
+// was made stays so.
 func (m *Mesh) SetPeers(ctx context.Context, peers []Peer) error {
+	if m.holds(func() bool { return m.told && slices.EqualFunc(m.peers, peers, Peer.equal) }) {
+		return nil
+	}
 	return m.change("set peers", func() { m.peers, m.told = slices.Clone(peers), true })
 }
 
 // SetJoinPeers replaces whose tickets are valid, as public keys. Each may
 // speak from its ManagementAddress and from nowhere else. It takes effect with
-// the first SetPeers.
+// the first SetPeers. The same tickets as before cost nothing.
 func (m *Mesh) SetJoinPeers(ctx context.Context, tickets []Key) error {
+	if m.holds(func() bool { return slices.Equal(m.tickets, tickets) }) {
+		return nil
+	}
 	return m.change("set join peers", func() { m.tickets = slices.Clone(tickets) })
+}
+
+// holds tells whether what is wanted was made so, and is what same says.
+func (m *Mesh) holds(same func() bool) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.started && m.right && same()
 }
 
 // change changes what is wanted and makes it so. When that fails, Run goes on
@@ -279,17 +296,21 @@ func (m *Mesh) change(what string, f func()) error {
 // LocalEndpoints is where this machine may be reached: its routable unicast
 // addresses with listenPort, public ones first. It cannot know what a NAT in
 // front makes of them. Peers learn that from the packets they get. Where links
-// are named, it is the addresses of these.
+// are named, it is the addresses of these. Between Start and Close it answers
+// from the last look at the links; see EndpointsChanged.
 func (m *Mesh) LocalEndpoints(listenPort uint16, links ...string) ([]netip.AddrPort, error) {
-	interfaces, err := m.host.Interfaces()
-	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	interfaces := slices.Clone(m.seen)
+	if !m.started {
+		var err error
+		if interfaces, err = m.host.Interfaces(); err != nil {
+			return nil, fmt.Errorf("list links: %w", err)
+		}
 	}
 	if len(links) > 0 {
 		interfaces = slices.DeleteFunc(interfaces, func(i Interface) bool { return !slices.Contains(links, i.Name) })
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	return endpoints(reachable(interfaces, m.ours(), m.identity.Network), listenPort), nil
 }
 

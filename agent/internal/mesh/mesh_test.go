@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
@@ -116,6 +117,53 @@ func TestEqualIsNothingToDo(t *testing.T) {
 	m.pass(time.Now())
 	if w := h.Writes(); len(w) > 0 {
 		t.Errorf("wrote %q", w)
+	}
+}
+
+// watchedHost counts the looks at WireGuard, and fails them if told to.
+type watchedHost struct {
+	*MemoryHost
+	looks int
+	fails error
+}
+
+func (h *watchedHost) Device(name string) (DeviceInfo, error) {
+	if h.looks++; h.fails != nil {
+		return DeviceInfo{}, h.fails
+	}
+	return h.MemoryHost.Device(name)
+}
+
+// The agent tells the mesh of its peers at every change of the state, and most
+// changes are of something else.
+func TestTheSamePeersCostNothing(t *testing.T) {
+	h := &watchedHost{MemoryHost: NewMemoryHost(Kernel)}
+	m := New(Options{Host: h})
+	must(t, m.Start(t.Context(), identity("self")))
+	tell := func() error {
+		return errors.Join(m.SetPeers(t.Context(), []Peer{peerA(), peerB()}), m.SetJoinPeers(t.Context(), []Key{testKey("ticket")}))
+	}
+	must(t, tell())
+	looks := h.looks
+	must(t, tell())
+	if h.looks != looks {
+		t.Errorf("looked %d times for nothing new", h.looks-looks)
+	}
+
+	h.fails = errors.New("out of memory")
+	fewer := []Peer{peerA()}
+	if err := m.SetPeers(t.Context(), fewer); !errors.Is(err, h.fails) {
+		t.Errorf("a change that failed: %v", err)
+	}
+	if err := m.SetPeers(t.Context(), fewer); !errors.Is(err, h.fails) {
+		t.Errorf("what was not made so is not tried again: %v", err)
+	}
+	h.fails = nil
+	must(t, m.SetPeers(t.Context(), fewer))
+	device, err := h.Device(DefaultLink)
+	must(t, err)
+	if slices.ContainsFunc(device.Peers, func(p PeerInfo) bool { return p.PublicKey == peerB().PublicKey }) {
+		t.Errorf("after the failure: %+v", device.Peers)
 	}
 }
 

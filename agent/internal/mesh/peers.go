@@ -17,6 +17,10 @@ type Peer struct {
 	Subnet    netip.Prefix     // of its containers; not valid while it owns none
 }
 
+func (p Peer) equal(q Peer) bool {
+	return p.Machine == q.Machine && p.PublicKey == q.PublicKey && p.Subnet == q.Subnet && slices.Equal(p.Endpoints, q.Endpoints)
+}
+
 // PeersOf is all machines but self, as self should see them: where two have
 // one subnet, only its owner gets traffic for it. Machines whose key cannot be
 // read are left out; the store holds only what some machine wrote, and one bad
