@@ -117,69 +117,6 @@ func TestSelfRepair(t *testing.T) {
 	})
 }
 
-func TestPowerCut(t *testing.T) {
-	onMachine(t, nil, func(m *machine) {
-		sleep(time.Minute)
-		m.engine.PowerCut()
-		if row := m.row("rep_1"); row.State != spec.ContainerFailed || !strings.Contains(row.Error, "bridge") {
-			t.Fatalf("without bridge: %+v", row)
-		}
-		m.engine.SetBridge(true)
-		m.r.Poke() // as whoever made the bridge does
-		m.wantState("rep_1", spec.ContainerRunning)
-	})
-}
-
-func TestAContainerWhoseFilesWentWithThePowerIsMadeAnew(t *testing.T) {
-	onMachine(t, nil, func(m *machine) {
-		sleep(time.Minute)
-		before := m.wantState("rep_1", spec.ContainerRunning)
-		damaged := map[string]bool{}
-		containers, err := m.engine.List(m.Context())
-		must(t, err)
-		for _, c := range containers {
-			damaged[c.Name] = true
-		}
-		m.engine.OnCall(func(method, object string) error {
-			if method == "Remove" {
-				delete(damaged, object)
-			}
-			if method == "Start" && damaged[object] {
-				return faults.New(faults.Engine, "podman: start container: no such file or directory")
-			}
-			return nil
-		})
-		m.engine.PowerCut()
-		m.engine.SetBridge(true)
-		m.r.Poke()
-		sleep(time.Minute)
-		if after := m.wantState("rep_1", spec.ContainerRunning); after.EngineID == before.EngineID {
-			t.Errorf("it is still container %s", after.EngineID)
-		}
-	})
-}
-
-func TestANameThatAHalfMadeContainerHasIsFreed(t *testing.T) {
-	var taken string
-	onMachine(t, func(m *machine) {
-		m.engine.OnCall(func(method, object string) error {
-			switch {
-			case method == "Create" && taken == "":
-				taken = object
-			case method == "Remove" && object == taken:
-				taken = "nobody's"
-			}
-			if method == "Create" && object == taken {
-				return runtime.ErrNameTaken
-			}
-			return nil
-		})
-	}, func(m *machine) {
-		sleep(time.Minute)
-		m.wantState("rep_1", spec.ContainerRunning)
-	})
-}
-
 // A machine that has just begun has no bridge yet, and an engine that is slow
 // to answer. The first deploy must not fail for that.
 func TestContainersWaitForTheirNetwork(t *testing.T) {

@@ -36,14 +36,16 @@ type worker struct {
 
 	makeNetwork func(context.Context, netip.Prefix) error
 
-	mu      sync.Mutex
-	network netip.Prefix // the subnet that the network has for sure
+	mu        sync.Mutex
+	network   netip.Prefix    // the subnet that the network has for sure
+	unstarted map[string]bool // containers made by this worker that could not be started
 }
 
 func newWorker(c Config) *worker {
 	return &worker{
 		engine: c.Engine, machine: c.Machine, cluster: c.Cluster, makeNetwork: c.Network, log: c.Log,
 		runs: make(chan struct{}, parallelRuns), pulls: make(chan struct{}, parallelPulls),
+		unstarted: map[string]bool{},
 	}
 }
 
@@ -91,18 +93,29 @@ func (w *worker) act(ctx context.Context, t *task) (string, error) {
 	panic("reconcile: unknown action " + string(a.Kind))
 }
 
-// startAgain starts a container that has run before. The engine does not flush
-// what it writes, so one that ended with the machine's power may lack files:
-// what cannot be started then is removed, and its replica gets another.
+// startAgain starts a container that is there already. The engine does not
+// flush what it writes, so one that power was taken from, while it ran or
+// before it ever did, may lack files: what cannot be started then is removed,
+// which is no failure, and its replica gets another.
 func (w *worker) startAgain(ctx context.Context, c runtime.Container) (string, error) {
 	id, err := w.start(ctx, c.ID)
-	if err == nil || id == "" || c.State != runtime.Lost || passes(err) || ctx.Err() != nil {
+	if err == nil || id == "" || !w.mayLackFiles(c) || passes(err) || ctx.Err() != nil {
 		return id, err
 	}
+	w.log.Warn("container is made anew: its files may have gone with the machine's power", "replica", c.Replica, "container", id, "err", err)
 	if removeErr := w.engine.Remove(ctx, id); removeErr != nil {
 		return id, errors.Join(err, removeErr)
 	}
-	return "", fmt.Errorf("%w; made anew, for its files went with the machine's power", err)
+	return "", nil
+}
+
+// mayLackFiles tells whether power may have been lost since a container was
+// made, and nothing is lost with it. One that exited by itself is kept, for it
+// has files of its own.
+func (w *worker) mayLackFiles(c runtime.Container) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return c.State == runtime.Lost || c.State == runtime.Created && !w.unstarted[c.ID]
 }
 
 // passes tells whether a start may work later with the container as it is.
@@ -149,6 +162,7 @@ func (w *worker) remove(ctx context.Context, a Action) (string, error) {
 	if err := w.engine.Remove(ctx, id); err != nil {
 		return id, err
 	}
+	w.note(id, false)
 	return "", nil
 }
 
@@ -173,7 +187,20 @@ func (w *worker) run(ctx context.Context, t *task) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return w.start(ctx, id)
+	after, err := w.start(ctx, id)
+	w.note(id, err != nil && after != "")
+	return after, err
+}
+
+// note remembers whether a container that this worker made waits for its first start.
+func (w *worker) note(id string, unstarted bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if unstarted {
+		w.unstarted[id] = true
+	} else {
+		delete(w.unstarted, id)
+	}
 }
 
 func (w *worker) create(ctx context.Context, wish *Wish, r runtime.ContainerRequest, subnet netip.Prefix) (string, error) {
