@@ -28,6 +28,8 @@ ENTER = """
 root=$1 nixpkgs=$2
 shift 2
 mount --make-rprivate /
+mount -t proc proc "$root/proc"
+mount -t tmpfs tmpfs "$root/tmp" # before what is shared: that may be below it
 bind() { mkdir -p "$root/$2" && mount --rbind "$1" "$root/$2"; }
 bind "$nixpkgs" nixpkgs
 bind /dev dev
@@ -37,8 +39,6 @@ for shared; do
     shift
 done
 shift
-mount -t proc proc "$root/proc"
-mount -t tmpfs tmpfs "$root/tmp"
 ip link set lo up
 exec chroot "$root" "$@"
 """
