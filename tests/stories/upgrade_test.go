@@ -23,8 +23,10 @@ for system in one two mute; do
 	mkdir -p $dir/bin $units/multi-user.target.wants
 	echo 26.05.$system >$dir/nixos-version
 	echo x86_64-linux >$dir/system
-	touch $units/uncloud.service $units/uncloud-host.service
-	ln -s ../uncloud.service $units/multi-user.target.wants/
+	for unit in uncloud.service uncloud-host.service uncloud-host.path; do
+		touch $units/$unit
+		ln -s ../$unit $units/multi-user.target.wants/
+	done
 	cat >$dir/bin/switch-to-configuration <<END
 #!/bin/sh
 case \$1 in

@@ -53,9 +53,10 @@
 //	                                   when the generation was made
 //	SYSTEM/nixos-version               such as 26.05.20260819.b18a4b9
 //	SYSTEM/system                      such as x86_64-linux; another one is refused
-//	SYSTEM/etc/systemd/system/uncloud.service, .../uncloud-host.service and
-//	.../multi-user.target.wants/uncloud.service
-//	                                   a system without them is refused
+//	SYSTEM/etc/systemd/system/uncloud.service, uncloud-host.service and
+//	uncloud-host.path, and multi-user.target.wants/... for each of them
+//	                                   a system without them is refused, and one in which
+//	                                   they lead to /dev/null
 //	.../uncloud-first-boot.service     a system without it is refused on a machine whose system
 //	                                   has it, and that has keys, Wi-Fi or an address from
 //	                                   uncloud.txt (/var/lib/uncloud-first-boot)

@@ -74,9 +74,10 @@ func (d *double) system(name, fails string) {
 	dir := "nix/store/" + name + "/"
 	d.write(dir+"nixos-version", "26.05."+name+"\n")
 	d.write(dir+"system", "x86_64-linux")
-	d.write(dir+"etc/systemd/system/uncloud.service", "")
-	d.write(dir+"etc/systemd/system/uncloud-host.service", "")
-	d.link(dir+"etc/systemd/system/multi-user.target.wants/uncloud.service", "../uncloud.service")
+	for _, unit := range ownUnits {
+		d.write(dir+systemdUnits+"/"+unit, "")
+		d.link(dir+systemdUnits+"/multi-user.target.wants/"+unit, "../"+unit)
+	}
 	d.write(dir+switchTo, "#!/bin/sh\necho "+name+` $1 >>"$ROOT/calls"`+"\n"+fails+`
 case $1 in
 test) ln -sfn /nix/store/`+name+` "$ROOT/run/current-system";;
@@ -187,24 +188,45 @@ func TestFailuresSayWhatTheProgramSaid(t *testing.T) {
 }
 
 func TestWhatIsRefused(t *testing.T) {
-	for remove, want := range map[string]string{
-		switchTo:                                  "bbb-nixos-2 is no NixOS system: it has no bin/switch-to-configuration",
-		"etc/systemd/system/uncloud.service":      "bbb-nixos-2 has no Uncloud in it (no uncloud.service): this machine would be lost to the cluster",
-		"etc/systemd/system/uncloud-host.service": "bbb-nixos-2 has no Uncloud in it (no uncloud-host.service): this machine would be lost to the cluster",
-		"etc/systemd/system/multi-user.target.wants/uncloud.service": "bbb-nixos-2 has no Uncloud in it (no multi-user.target.wants/uncloud.service): this machine would be lost to the cluster",
-	} {
+	const lost = ": this machine would be lost to the cluster; "
+	want := map[string]string{switchTo: "bbb-nixos-2 is no NixOS system: it has no bin/switch-to-configuration"}
+	for _, unit := range ownUnits {
+		want["etc/systemd/system/"+unit] = "bbb-nixos-2 has no Uncloud in it (no " + unit + ")" + lost + "let it have services.uncloud.enable"
+		want["etc/systemd/system/multi-user.target.wants/"+unit] = "bbb-nixos-2 would not start " + unit + " (not in multi-user.target.wants)" + lost +
+			"let its configuration leave enable and wantedBy of that unit alone"
+	}
+	for remove, want := range want {
 		d := newDouble(t)
 		if err := os.Remove(filepath.Join(d.root, newSystem, remove)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.os.Stage(t.Context(), Target{System: newSystem}); err == nil || err.Error() != want {
-			t.Errorf("%v", err)
-		}
+		d.refuses(Target{System: newSystem}, want)
 	}
 	d := newDouble(t)
 	d.write("nix/store/bbb-nixos-2/system", "aarch64-linux")
-	if _, err := d.os.Stage(t.Context(), Target{Flake: "good", Name: "m1"}); err == nil || err.Error() != "bbb-nixos-2 is for aarch64-linux, and this machine is x86_64-linux" {
-		t.Errorf("%v", err)
+	d.refuses(Target{Flake: "good", Name: "m1"}, "bbb-nixos-2 is for aarch64-linux, and this machine is x86_64-linux")
+}
+
+// NixOS keeps the link that wants a unit which a configuration disables, and
+// masks the unit: at once where a package has it, and else by another link.
+func TestASystemInWhichUncloudIsDisabledIsRefused(t *testing.T) {
+	for _, chain := range []bool{false, true} {
+		d := newDouble(t)
+		unit, to := newSystem+"/etc/systemd/system/uncloud-host.path", "/dev/null"
+		if chain {
+			d.link("nix/store/ccc-unit/uncloud-host.path", to)
+			to = "/nix/store/ccc-unit/uncloud-host.path"
+		}
+		d.link(unit, to)
+		d.refuses(Target{System: newSystem}, "bbb-nixos-2 would not start uncloud-host.path (masked): this machine would be lost to the cluster; "+
+			"let its configuration leave enable and wantedBy of that unit alone")
+	}
+}
+
+func (d *double) refuses(target Target, want string) {
+	d.t.Helper()
+	if _, err := d.os.Stage(d.t.Context(), target); err == nil || err.Error() != want {
+		d.t.Errorf("%v\nnot %s", err, want)
 	}
 }
 

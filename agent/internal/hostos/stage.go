@@ -68,8 +68,8 @@ func (n NixOS) build(ctx context.Context, attribute string) (string, error) {
 }
 
 // check refuses a system that this machine could not come back from: one of
-// another processor, one without a switch, one without Uncloud, which would be
-// on its own for ever, and one that shuts its owner out at the next boot.
+// another processor, one without a switch, one that does not start Uncloud, and
+// one that shuts its owner out at the next boot.
 func (n NixOS) check(system string) error {
 	has := func(p string) bool {
 		_, err := os.Lstat(n.path(p))
@@ -86,16 +86,47 @@ func (n NixOS) check(system string) error {
 	if mine != "" && theirs != "" && mine != theirs {
 		return fmt.Errorf("%s is for %s, and this machine is %s", Name(system), theirs, mine)
 	}
-	for _, unit := range []string{"uncloud.service", "uncloud-host.service", "multi-user.target.wants/uncloud.service"} {
-		if !has(filepath.Join(system, systemdUnits, unit)) {
-			return fmt.Errorf("%s has no Uncloud in it (no %s): this machine would be lost to the cluster", Name(system), unit)
-		}
+	if err := n.checkUnits(system, has); err != nil {
+		return err
 	}
 	if n.told() && has(firstBootUnit(current)) && !has(firstBootUnit(system)) {
 		return fmt.Errorf("%s does not read what uncloud.txt said: the keys, Wi-Fi and address of this machine would be lost; "+
 			"let it have services.uncloud.firstBoot.enable, or remove %s", Name(system), firstBootDir)
 	}
 	return nil
+}
+
+// Units that a system must start by itself. Without the first the machine
+// would be on its own for ever; without the others an attempt with a restart
+// would never return, and no later one would begin.
+var ownUnits = []string{"uncloud.service", "uncloud-host.service", "uncloud-host.path"}
+
+const wantsDir = "multi-user.target.wants"
+
+// checkUnits refuses a system that has no Uncloud in it, or has it and would
+// not start it: a unit that nothing wants, or one that is masked.
+func (n NixOS) checkUnits(system string, has func(string) bool) error {
+	for _, unit := range ownUnits {
+		at := filepath.Join(system, systemdUnits, unit)
+		wanted := has(filepath.Join(system, systemdUnits, wantsDir, unit))
+		switch masked := n.masked(at); {
+		case !has(at):
+			return fmt.Errorf("%s has no Uncloud in it (no %s): this machine would be lost to the cluster; "+
+				"let it have services.uncloud.enable", Name(system), unit)
+		case masked || !wanted:
+			kind := map[bool]string{true: "masked", false: "not in " + wantsDir}[masked]
+			return fmt.Errorf("%s would not start %s (%s): this machine would be lost to the cluster; "+
+				"let its configuration leave enable and wantedBy of that unit alone", Name(system), unit, kind)
+		}
+	}
+	return nil
+}
+
+// masked tells whether a unit is one that never starts: NixOS makes that of one
+// that its configuration disables.
+func (n NixOS) masked(unit string) bool {
+	to, err := n.follow(unit)
+	return err == nil && to == "/dev/null"
 }
 
 // firstBootDir is where a flashed machine keeps who gets in and how it is
