@@ -19,11 +19,12 @@
 //	attempt.json     the host process: the journal of the attempt (Attempt),
 //	                 written before each step, and kept when it has ended
 //	staged           a link to the system of the attempt, which is a root of the
-//	                 garbage collector
+//	                 garbage collector; it is removed when the attempt has ended
 //
 // # An attempt
 //
-//	staging    the system is built or fetched, and looked at; nothing changes
+//	staging    the system is built or fetched, within a bound, and looked at;
+//	           nothing changes
 //	staged     waits for the order to go on: the agent moves replicas away first
 //	trying     "switch-to-configuration test": the system runs, but it is not
 //	           the default, so a machine that loses power comes back as it was

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"sync"
 	"time"
 )
 
@@ -16,6 +17,8 @@ type Machine interface {
 	// and returns its store path. A system that the machine could not come back
 	// from is refused.
 	Stage(ctx context.Context, t Target) (system string, err error)
+	// Release lets the garbage collector have what Stage kept.
+	Release(ctx context.Context) error
 	// Try runs a system now. It does not become the default.
 	Try(ctx context.Context, system string) error
 	// MakeDefault makes a system what the machine boots, as this generation of
@@ -33,6 +36,10 @@ type Options struct {
 	// RestartWithin bounds how long a restart that was begun may take to end
 	// this process; 0 is five minutes.
 	RestartWithin time.Duration
+	// StageWithin bounds how long a system may take to be built or fetched; 0 is
+	// twelve hours. A small machine that builds a kernel needs some of them, and
+	// one whose download hangs would hold up all machines after it.
+	StageWithin time.Duration
 }
 
 // Host carries attempts out. It is the one process that changes generations.
@@ -60,6 +67,9 @@ func New(o Options) *Host {
 	if o.RestartWithin == 0 {
 		o.RestartWithin = 5 * time.Minute
 	}
+	if o.StageWithin == 0 {
+		o.StageWithin = 12 * time.Hour
+	}
 	return &Host{Options: o, files: files{o.Dir}}
 }
 
@@ -72,11 +82,13 @@ const safetyNet = 10 * time.Second
 // Run carries out what is ordered, and returns nil when nothing is: the unit is
 // started again with the next order. It goes on where a former process stopped.
 func (h *Host) Run(ctx context.Context) error {
+	var watcher sync.WaitGroup
+	defer watcher.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	wake := make(chan struct{}, 1)
 	watching := make(chan error, 1)
-	go func() { watching <- h.files.watch(ctx, wake) }()
+	watcher.Go(func() { watching <- h.files.watch(ctx, wake) })
 	for {
 		idle, err := h.step(ctx)
 		if ctx.Err() != nil {
@@ -116,7 +128,7 @@ func (h *Host) patience(ctx context.Context) time.Duration {
 
 // step does one thing. idle tells that nothing is ordered.
 func (h *Host) step(ctx context.Context) (idle bool, err error) {
-	a, o, err := h.load()
+	a, o, err := h.load(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -145,26 +157,41 @@ func (h *Host) step(ctx context.Context) (idle bool, err error) {
 
 // load is the attempt that is not finished, or an ended one with the order that
 // comes next, if there is any.
-func (h *Host) load() (Attempt, Order, error) {
+func (h *Host) load(ctx context.Context) (Attempt, Order, error) {
 	a, err := h.files.attempt()
 	if err != nil {
 		return a, Order{}, err
 	}
 	if a.Ended() {
 		if a.ID != "" {
-			if err := h.files.removeOrder(a.ID); err != nil {
+			if err := h.putAway(ctx, a); err != nil {
 				return a, Order{}, err
 			}
 		}
 		o, err := h.files.nextOrder()
 		return a, o, err
 	}
-	o, known, err := h.files.orderOf(a.ID)
+	o, err := h.wanted(a.ID)
+	return a, o, err
+}
+
+// wanted is what is ordered of an attempt that is under way.
+func (h *Host) wanted(id string) (Order, error) {
+	o, known, err := h.files.orderOf(id)
 	if err == nil && !known {
 		// Somebody removed it. Nobody will confirm what nobody ordered.
-		o = Order{ID: a.ID, Want: WantStop, Reason: "its order was removed"}
+		o = Order{ID: id, Want: WantStop, Reason: "its order was removed"}
 	}
-	return a, o, err
+	return o, err
+}
+
+// putAway removes what an attempt that has ended needed. A system that could
+// not be released takes room and no more, so nothing waits for it.
+func (h *Host) putAway(ctx context.Context, a Attempt) error {
+	if err := h.Machine.Release(ctx); err != nil {
+		h.Log.Warn("the system of an attempt is kept from the garbage collector", "upgrade", a.ID, "err", err)
+	}
+	return h.files.removeOrder(a.ID)
 }
 
 // save makes the journal durable before what it says is done.
@@ -209,29 +236,43 @@ func (h *Host) do(ctx context.Context, a Attempt, act Action) error {
 	return h.save(a, After(a, act, system, err, s))
 }
 
-// stage is broken off when the order is to give up.
+// stage is broken off when the order is to give up, and when it takes too long.
 func (h *Host) stage(ctx context.Context, a Attempt) (string, error) {
+	var watchers sync.WaitGroup
+	defer watchers.Wait()
+	ctx, stop := context.WithTimeoutCause(ctx, h.StageWithin, tooLong(h.StageWithin))
+	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	wake := make(chan struct{}, 1)
-	go h.files.watch(ctx, wake) //nolint:errcheck // then it cannot be broken off, and ends by itself
-	go func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-wake:
-			}
-			if o, _, err := h.files.orderOf(a.ID); err == nil && o.Want == WantStop {
-				cancel(errors.New(o.reason()))
-			}
-		}
-	}()
+	watchers.Go(func() {
+		_ = h.files.watch(ctx, wake) // without it a build cannot be broken off, and ends by itself
+	})
+	watchers.Go(func() { h.awaitStop(ctx, a.ID, wake, cancel) })
 	system, err := h.Machine.Stage(ctx, a.Target)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return system, err
+}
+
+// awaitStop cancels with the reason when an attempt is ordered to give up.
+func (h *Host) awaitStop(ctx context.Context, id string, wake <-chan struct{}, cancel context.CancelCauseFunc) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		}
+		if o, err := h.wanted(id); err == nil && o.Want == WantStop {
+			cancel(errors.New(o.reason()))
+		}
+	}
+}
+
+func tooLong(within time.Duration) error {
+	return fmt.Errorf("it was not built or fetched within %s; what is there so far is kept for the next upgrade: "+
+		"see journalctl -u uncloud-host for what took so long, or build it elsewhere", short(within))
 }
 
 // giveBack makes the former generation the default again and runs the former

@@ -2,6 +2,7 @@ package hostos
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,10 @@ type NixOS struct {
 	Root   string    // "/", or where a test has its own
 	Dir    string    // DefaultDir; the link to the staged system goes there
 	Output io.Writer // what the programs write; the journal
+
+	// grace is how long a program that was told to end may take to, and one that
+	// has ended leave its output open in the hands of others; 0 is ten seconds.
+	grace time.Duration
 }
 
 func (n NixOS) path(p string) string { return filepath.Join(n.Root, p) }
@@ -173,17 +178,22 @@ func (n NixOS) output(ctx context.Context, failure, program string, args ...stri
 	if os.Getenv("HOME") == "" {
 		cmd.Env = append(os.Environ(), "HOME=/root") // where Nix keeps what it has fetched
 	}
-	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
-	cmd.WaitDelay = 10 * time.Second
+	// A build has children, and a download of theirs would outlive their parent.
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
+	cmd.WaitDelay = cmp.Or(n.grace, 10*time.Second)
 	out, all := &lastLines{most: 1}, &lastLines{most: keptLines}
 	cmd.Stdout = io.MultiWriter(out, all, n.Output)
 	cmd.Stderr = io.MultiWriter(all, n.Output)
 	err := cmd.Run()
 	last := all.lines()
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil: // what it left running is not its failure
 		return strings.Join(out.lines(), ""), nil
 	case ctx.Err() != nil:
+		if cmd.Process != nil {
+			_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) // who did not listen; mostly nobody is left
+		}
 		return "", ctx.Err()
 	case len(last) > 0:
 		return "", &programError{failure + ": " + strings.TrimSpace(last[len(last)-1]), last}

@@ -2,7 +2,9 @@ package hostos
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,6 +33,16 @@ func (n NixOS) Stage(ctx context.Context, t Target) (system string, err error) {
 		return "", err
 	}
 	return system, n.check(system)
+}
+
+// Release removes the link that made the staged system a root. Nix drops roots
+// whose links are gone. By now the profile leads to a system that was kept.
+func (n NixOS) Release(context.Context) error {
+	err := os.Remove(n.staged())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // Attribute is what is built of a flake: the system of the configuration that

@@ -24,6 +24,7 @@ type Twin struct {
 	refuse   map[string]error
 	at       func(moment string)
 	restart  func()
+	kept     string // from the garbage collector
 }
 
 // NewTwin is a machine that booted a system, its generation 1.
@@ -98,7 +99,13 @@ func (t *Twin) Stage(_ context.Context, target Target) (system string, err error
 	default:
 		system = Attribute(target.Flake, target.Name)
 	}
+	t.kept = system
 	return system, t.refuse["stage "+system]
+}
+
+// Release is part of Machine.
+func (t *Twin) Release(context.Context) error {
+	return t.change("release", func() { t.kept = "" })
 }
 
 // Try is part of Machine.
@@ -247,7 +254,7 @@ func (m *memoryDesk) watch(ctx context.Context, wake chan<- struct{}) error {
 
 // Moments are the names that OnMoment's fn is called with for systems.
 func Moments(systems ...string) []string {
-	all := map[string]bool{"before restart": true, "after restart": true}
+	all := map[string]bool{"before restart": true, "after restart": true, "before release": true, "after release": true}
 	for _, when := range []string{"before ", "after "} {
 		for _, what := range []string{"try ", "profile ", "loader "} {
 			for _, s := range systems {
