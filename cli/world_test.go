@@ -107,7 +107,10 @@ func (w *world) api() *fakeapi.API {
 func ago(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(noon.Add(-d)) }
 
 func (w *world) machines() []*uncloudv1.Machine {
-	state := "up"
+	second, state := "up", "up"
+	if w.is("m2-down") {
+		second = "down"
+	}
 	if w.is("m3-down") {
 		state = "down"
 	}
@@ -122,7 +125,7 @@ func (w *world) machines() []*uncloudv1.Machine {
 			Schedulable: true, Version: "0.1.0", Generation: "12 (booted)", Os: "nixos 26.05", Arch: "arm64", JoinedAt: ago(72 * time.Hour),
 		},
 		{
-			Id: "mch_two", Name: "m2", State: "up", Address: "10.210.84.1", Subnet: "10.210.84.0/24", Roles: []string{"worker"}, Schedulable: true, Version: "0.1.0",
+			Id: "mch_two", Name: "m2", State: second, Address: "10.210.84.1", Subnet: "10.210.84.0/24", Roles: []string{"worker"}, Schedulable: true, Version: "0.1.0",
 			RttMs: 12.34, JoinedAt: ago(time.Hour),
 		},
 		{
@@ -245,9 +248,16 @@ func (w *world) storeStatus(machine string) (*uncloudv1.StoreStatusResponse, err
 	if w.is("stores-differ") && name == "m2" {
 		digest = "77aa"
 	}
+	own, missing := uint64(12), uint64(2)
+	if w.is("own-changes") && !w.is("shared") && name == "m1" {
+		own += 3
+	}
+	if w.is("stores-whole") {
+		missing = 0
+	}
 	return &uncloudv1.StoreStatusResponse{
 		Site: "site-" + name, Digest: digest, Size: 40960, Tombstones: 4, Spoilt: 1,
-		Sites: []*uncloudv1.SiteStatus{{Site: "site-m1", Head: 12}, {Site: "site-m2", Head: 7, Missing: 2}},
+		Sites: []*uncloudv1.SiteStatus{{Site: "site-m1", Head: own}, {Site: "site-m2", Head: 7, Missing: missing}},
 		Peers: []*uncloudv1.PeerStatus{{Machine: "m2", Connected: true, LastSync: ago(5 * time.Second)}, {Machine: "m3", Queued: 3, Missing: 2, Error: "connection refused"}},
 	}, err
 }

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"uncloud/agent/internal/crdt"
 	"uncloud/internal/faults"
 )
 
@@ -227,69 +226,4 @@ func foldLog(path string) error {
 		}
 	}
 	return nil
-}
-
-// Reseed makes the database in dir, which no process may have open, the first
-// one of a new cluster: it keeps the living rows as they are now, as the first
-// versions of a new site, and forgets tombstones, versions and all other sites.
-// The caller gives the cluster a new id, so that no machine of the old one is
-// taken for a peer. What was there is kept as in Restore.
-func Reseed(ctx context.Context, o Options) error {
-	old, err := Open(ctx, o)
-	if err != nil {
-		return err
-	}
-	all, err := old.Snapshot(ctx)
-	if err = errors.Join(err, old.Close()); err != nil {
-		return err
-	}
-	path := filepath.Join(o.Dir, databaseName)
-	scratch := path + ".reseed"
-	if err := os.RemoveAll(scratch); err != nil {
-		return err
-	}
-	fresh := o
-	fresh.Dir, fresh.Witness = scratch, ""
-	if err = plant(ctx, fresh, all.Rows); err == nil {
-		_, err = strip(filepath.Join(scratch, databaseName))
-	}
-	if err == nil {
-		err = replaceDatabase(path, filepath.Join(scratch, databaseName))
-	}
-	if err = errors.Join(err, os.RemoveAll(scratch)); err != nil {
-		return fmt.Errorf("reseed %s: %w", o.Dir, err)
-	}
-	return nil
-}
-
-// plant writes rows as local changes, in as few versions as they fit in.
-func plant(ctx context.Context, o Options, rows []crdt.Row) error {
-	s, err := Open(ctx, o)
-	if err != nil {
-		return err
-	}
-	var edits []edit
-	size := 0
-	for _, row := range rows {
-		if !row.Record.Alive() {
-			continue
-		}
-		if size+row.Size() > MaxCommitBytes/2 || len(edits) == MaxCommitRows {
-			if _, err := s.commit(edits); err != nil {
-				return errors.Join(err, s.Close())
-			}
-			edits, size = nil, 0
-		}
-		edits, size = append(edits, edit{id: rowID{row.Table, row.Key}, set: valuesOf(row.Record)}), size+row.Size()
-	}
-	_, err = s.commit(edits)
-	return errors.Join(err, s.Close())
-}
-
-func valuesOf(r crdt.Record) []crdt.Assignment {
-	set := make([]crdt.Assignment, len(r.Cells))
-	for i, c := range r.Cells {
-		set[i] = crdt.Assignment{Column: c.Column, Value: c.Value}
-	}
-	return set
 }

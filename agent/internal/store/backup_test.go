@@ -134,33 +134,3 @@ func TestRestoreRefusesWhatIsNotTheBackup(t *testing.T) {
 		t.Errorf("left %v", got)
 	}
 }
-
-func TestReseed(t *testing.T) {
-	dir := t.TempDir()
-	s, other := open(t, Options{Dir: dir}), open(t, Options{})
-	put(t, s, everyRow()...)
-	remove(t, s, "projects", "empty")
-	put(t, other, project(1))
-	pull(t, s, other)
-	want, before := s.State(), s.Site()
-	closed(t, s, dir)
-	if err := Reseed(t.Context(), Options{Dir: dir}); err != nil {
-		t.Fatal(err)
-	}
-	fresh := open(t, Options{Dir: dir})
-	put(t, fresh, project(2))
-	if len(fresh.State().Projects) != len(want.Projects)+1 || fresh.Site() == before || fresh.Status().Deleted != 0 {
-		t.Errorf("%+v", fresh.Status())
-	}
-	for site := range fresh.Known() {
-		if site == before || site == other.Site() {
-			t.Error("an old site is still known")
-		}
-	}
-	checked(t, fresh)
-	third := open(t, Options{})
-	pull(t, third, fresh)
-	if digest(t, third) != digest(t, fresh) {
-		t.Error("digests differ")
-	}
-}

@@ -281,7 +281,7 @@ func asFault(err error) error {
 
 func damaged(err error) error {
 	return faults.New(faults.Internal, "the database of the replicated state is damaged").
-		WithHint("stop the agent and bring back a backup: uncloudd restore FILE. A machine that joined others can do without: move its store folder away, they bring the state back").Because(err)
+		WithHint("take the store of another machine: uc store reseed; where the agent does not start: uncloudd restore FILE, with what uc store backup FILE wrote on another machine or earlier").Because(err)
 }
 
 // remember notes which files are open, for stillThere.

@@ -20,7 +20,7 @@ import (
 const asked = 16
 
 func newStore(a *app) *cobra.Command {
-	return newGroup("store", "Look after the replicated store", newStoreStatus(a), newStoreCheck(a), newStoreBackup(a), newStoreRestore(a))
+	return newGroup("store", "Look after the replicated store", newStoreStatus(a), newStoreCheck(a), newStoreBackup(a), newStoreRestore(a), newStoreReseed(a))
 }
 
 func newStoreStatus(a *app) *cobra.Command {

@@ -32,7 +32,7 @@ func newStoreCheck(a *app) *cobra.Command {
 			}
 			if n := len(answer.Msg.GetProblems()); n > 0 {
 				return faults.New(faults.Internal, "the store has %s", render.Count(n, "problem")).
-					WithHint("go on with a sound backup: uc store restore FILE")
+					WithHint("on that machine, take the store of another one: uc store reseed; where there is none, a sound backup: uc store restore FILE")
 			}
 			return nil
 		},
