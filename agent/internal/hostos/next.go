@@ -29,6 +29,9 @@ func Next(a Attempt, o Order, s Seen) (Attempt, Action) {
 	if a.Ended() {
 		return a, Nothing
 	}
+	if _, acts := actions[a.Step]; !acts && !a.decides() {
+		return a.unknown(s)
+	}
 	if a.Boot != s.Boot {
 		a = a.restarted(s)
 	}
@@ -96,6 +99,20 @@ func (a Attempt) watch(o Order, s Seen) (Attempt, Action) {
 		return a.turnBack("nobody confirmed it within " + short(a.Within)), Return
 	}
 	return a, Wait
+}
+
+// decides tells whether the step is one in which an order or the time is asked.
+func (a Attempt) decides() bool { return a.Step == Staging || a.Step == Staged || a.Step == Watching }
+
+// unknown ends an attempt whose journal names a step that this program does not
+// have: a newer one wrote it, which was returned from.
+func (a Attempt) unknown(s Seen) (Attempt, Action) {
+	a.Boot = s.Boot
+	why := "its journal names a step that this generation does not know: " + string(a.Step)
+	if a.Former == "" {
+		return a.fail(why), Nothing // nothing was touched yet
+	}
+	return a.turnBack(why), Return
 }
 
 // restarted is the attempt after the machine was started anew.

@@ -90,7 +90,7 @@ func (t *Twin) Stage(_ context.Context, target Target) (system string, err error
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case target.Generation > len(t.profile):
+	case target.Generation < 0 || target.Generation > len(t.profile):
 		return "", fmt.Errorf("there is no generation %d on this machine", target.Generation)
 	case target.Generation != 0:
 		system = t.profile[target.Generation-1]
@@ -124,7 +124,7 @@ func (t *Twin) MakeDefault(_ context.Context, g Generation) error {
 func (t *Twin) setProfile(g Generation) {
 	switch {
 	case t.profile[t.standard-1] == g.System:
-	case g.Number != 0 && g.Number <= len(t.profile) && t.profile[g.Number-1] == g.System:
+	case g.Number > 0 && g.Number <= len(t.profile) && t.profile[g.Number-1] == g.System:
 		t.standard = g.Number
 	default:
 		t.profile = append(t.profile, g.System)
