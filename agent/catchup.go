@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,10 +35,23 @@ const aloneAfter = 20 * time.Second
 
 func readPast(dir string) (past, error) {
 	text, err := os.ReadFile(filepath.Join(dir, pastFile))
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return pastNone, nil
+	case err != nil:
+		return pastNone, fmt.Errorf("read how far the store is: %w", err)
 	}
-	return past(text), err
+	return parsePast(text), nil
+}
+
+// parsePast reads what the file says. There is a file where the machine was a
+// member once, so one that is spoilt is of a machine that has a copy of which
+// nobody knows how old it is: it asks the others before it acts.
+func parsePast(text []byte) past {
+	if p := past(bytes.TrimSpace(text)); p == pastReady {
+		return p
+	}
+	return pastRestored
 }
 
 func writePast(dir string, p past) error {
