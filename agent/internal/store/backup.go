@@ -163,7 +163,8 @@ func verifiedCopy(to, backup string) error {
 	}
 	var info BackupInfo
 	if err := json.Unmarshal(text, &info); err != nil {
-		return faults.New(faults.Invalid, "the description of %s cannot be read", backup).Because(err)
+		return faults.New(faults.Invalid, "the description of %s cannot be read", backup).
+			WithHint("copy %s%s along with it once more", backup, infoSuffix).Because(err)
 	}
 	if err := copyFile(to, backup); err != nil {
 		return asFault(fmt.Errorf("copy %s: %w", backup, err))
