@@ -100,6 +100,36 @@ func TestABackupStartsANewCluster(t *testing.T) {
 	c.healthyOn(c.M(1), w.name(), "m1")
 }
 
+// TestAMachineTakesTheStoreOfAnother: also the one that made the cluster, and
+// no container stops. Where nobody else lives it is refused.
+func TestAMachineTakesTheStoreOfAnother(t *testing.T) {
+	c := alone(t, 3)
+	w := web{project: "kept", version: "one"}
+	c.deployed(c.M(1), w)
+	kept, before := c.started(c.M(1), w), c.site(c.M(1))
+	out := must(t, c.M(1), "uc", "store", "reseed", "-y")
+	if now := c.site(c.M(1)); now == before || !strings.Contains(out, "goes on as site "+now) {
+		t.Errorf("site %s became %s, and it says\n%s", before, now, out)
+	}
+	c.healthyOn(c.M(1), w.name(), "m1", "m2", "m3")
+	c.agree(c.all()...)
+	must(t, c.M(1), "uc", "store", "check")
+	if now := c.started(c.M(1), w); now != kept {
+		t.Errorf("containers were touched: %s became %s", kept, now)
+	}
+
+	try(t, c.Cut(t.Context(), "m3"))
+	eventually(t, long, "m3 is alone, and keeps its store", func(ctx context.Context) error {
+		r, err := c.M(3).Exec(ctx, "uc", "store", "reseed", "-y")
+		if err == nil && (r.Code != 1 || !strings.Contains(r.Stderr, "no other machine lives")) {
+			err = fmt.Errorf("%+v", r)
+		}
+		return err
+	})
+	try(t, c.Heal(t.Context()))
+	c.agree(c.all()...)
+}
+
 // TestAMachineThatBootsAloneGoesOn: it joined once and needs to ask nobody now.
 func TestAMachineThatBootsAloneGoesOn(t *testing.T) {
 	c := alone(t, 3)

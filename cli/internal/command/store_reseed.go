@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -45,11 +46,12 @@ func newStoreReseed(a *app) *cobra.Command {
 }
 
 func (r *storeReseed) run(ctx context.Context) error {
-	self, donors, err := r.others(ctx)
+	self, others, err := r.others(ctx)
 	if err != nil {
 		return err
 	}
-	if err := r.nothingLost(ctx, donors); err != nil {
+	donors, err := r.nothingLost(ctx, others)
+	if err != nil {
 		return err
 	}
 	donor, err := r.choose(self, donors)
@@ -67,15 +69,8 @@ func (r *storeReseed) run(ctx context.Context) error {
 	return nil
 }
 
-// donor is a machine that could give its store.
-type donor struct {
-	machine *uncloudv1.Machine
-	status  *uncloudv1.StoreStatusResponse
-}
-
-// others are the name of the connected machine, and the other machines that
-// live and say how far their stores are.
-func (r *storeReseed) others(ctx context.Context) (self string, donors []donor, err error) {
+// others are the name of the connected machine, and the other machines that live.
+func (r *storeReseed) others(ctx context.Context) (self string, others []*uncloudv1.Machine, err error) {
 	client, err := r.connect(ctx)
 	if err != nil {
 		return "", nil, err
@@ -88,20 +83,31 @@ func (r *storeReseed) others(ctx context.Context) (self string, donors []donor, 
 	if err != nil {
 		return "", nil, err
 	}
-	living = slices.DeleteFunc(living, func(m *uncloudv1.Machine) bool { return m.GetId() == info.Msg.GetMachineId() })
-	if len(living) == 0 {
+	others = slices.DeleteFunc(living, func(m *uncloudv1.Machine) bool { return m.GetId() == info.Msg.GetMachineId() })
+	if len(others) == 0 {
 		return "", nil, faults.New(faults.MachineDown, "no other machine lives, so none can give a copy of the state").
 			WithHint("go on with a backup: uc store restore FILE")
 	}
-	all := make([]donor, len(living))
-	err = r.each(ctx, living, func(ctx context.Context, i int, m *uncloudv1.Machine) error {
+	return info.Msg.GetName(), others, nil
+}
+
+// donor is a machine that could give its store.
+type donor struct {
+	machine *uncloudv1.Machine
+	status  *uncloudv1.StoreStatusResponse
+}
+
+// ask is those of the machines that say how far their stores are.
+func (r *storeReseed) ask(ctx context.Context, machines []*uncloudv1.Machine) ([]donor, error) {
+	all := make([]donor, len(machines))
+	err := r.each(ctx, machines, func(ctx context.Context, i int, m *uncloudv1.Machine) error {
 		status, err := r.status(ctx, m.GetId())
 		if err == nil {
 			all[i] = donor{m, status}
 		}
 		return err
 	})
-	return info.Msg.GetName(), slices.DeleteFunc(all, func(d donor) bool { return d.status == nil }), err
+	return slices.DeleteFunc(all, func(d donor) bool { return d.status == nil }), err
 }
 
 func (r *storeReseed) status(ctx context.Context, machine string) (*uncloudv1.StoreStatusResponse, error) {
@@ -112,23 +118,42 @@ func (r *storeReseed) status(ctx context.Context, machine string) (*uncloudv1.St
 	return answer.Msg, nil
 }
 
-// nothingLost makes sure that the connected machine has no change that none of
-// the others has, or that these may be dropped.
-func (r *storeReseed) nothingLost(ctx context.Context, donors []donor) error {
+const (
+	// onTheirWay is how long changes of the connected machine may take to reach
+	// the others: one that lives writes some now and then.
+	onTheirWay = 3 * time.Second
+	askAgain   = 500 * time.Millisecond
+)
+
+// nothingLost makes sure that the others have all that the connected machine
+// has, or that what they lack may be dropped. It returns those who answer.
+func (r *storeReseed) nothingLost(ctx context.Context, others []*uncloudv1.Machine) ([]donor, error) {
 	own, err := r.status(ctx, "")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	only := unshared(own, donors)
-	switch {
-	case len(only) == 0:
-		return nil
-	case r.force:
-		r.ui.Warn("dropping changes that no other living machine has: %s", strings.Join(only, ", "))
-		return nil
+	for deadline := time.Now().Add(onTheirWay); ; {
+		donors, err := r.ask(ctx, others)
+		if err != nil {
+			return nil, err
+		}
+		only := unshared(own, donors)
+		switch {
+		case len(only) == 0:
+			return donors, nil
+		case r.force:
+			r.ui.Warn("dropping changes that no other living machine has: %s", strings.Join(only, ", "))
+			return donors, nil
+		case time.Now().After(deadline):
+			return nil, faults.New(faults.Conflict, "the store holds changes that no other living machine has: %s", strings.Join(only, ", ")).
+				WithHint("try again when they have them, which uc store status --all shows; or drop them: uc store reseed --force")
+		}
+		select {
+		case <-ctx.Done():
+			return nil, faults.New(faults.Interrupted, "nothing was changed").Because(ctx.Err())
+		case <-time.After(askAgain):
+		}
 	}
-	return faults.New(faults.Conflict, "the store holds changes that no other living machine has: %s", strings.Join(only, ", ")).
-		WithHint("try again when they have them, which uc store status --all shows; or drop them: uc store reseed --force")
 }
 
 // unshared is what of a store may be nowhere else, by the sites that made it. Of
