@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	if os.Getuid() != 0 || os.Getenv(apartEnv) != "" {
 		os.Exit(m.Run())
 	}
-	runtime.LockOSThread() // Pdeathsig is of the thread
+	runtime.LockOSThread()                            // Pdeathsig is of the thread
 	again := exec.Command(os.Args[0], os.Args[1:]...) //nolint:gosec,noctx // itself; it ends with this process
 	again.Env = append(os.Environ(), apartEnv+"=1")
 	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
