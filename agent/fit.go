@@ -174,7 +174,7 @@ func (m *member) merged(err error) {
 type rollouts struct{ driver *rollout.Driver }
 
 func deployRequest(o server.DeployOptions) rollout.DeployRequest {
-	return rollout.DeployRequest{Project: o.Project, Specs: o.Specs, Recreate: o.Recreate, Prune: o.Prune, SkipHealth: o.SkipHealth}
+	return rollout.DeployRequest{Project: o.Project, Specs: o.Specs, Recreate: o.Recreate, Prune: o.Prune, SkipHealth: o.SkipHealth, Agreed: o.Agreed}
 }
 
 func teller(tell func(server.Progress)) func(rollout.Progress) {
@@ -191,18 +191,18 @@ func (r rollouts) Deploy(ctx context.Context, o server.DeployOptions, tell func(
 	return r.driver.Deploy(ctx, deployRequest(o), teller(tell))
 }
 
-func (r rollouts) Scale(ctx context.Context, service string, replicas int, dryRun bool, tell func(server.Progress)) error {
+func (r rollouts) Scale(ctx context.Context, service string, replicas int, dryRun bool, agreed string, tell func(server.Progress)) error {
 	if dryRun {
 		return tellPlan(tell)(r.driver.PlanScale(service, replicas))
 	}
-	return r.driver.Scale(ctx, service, replicas, teller(tell))
+	return r.driver.Scale(ctx, service, replicas, agreed, teller(tell))
 }
 
-func (r rollouts) Rollback(ctx context.Context, service, revision string, dryRun bool, tell func(server.Progress)) error {
+func (r rollouts) Rollback(ctx context.Context, service, revision string, dryRun bool, agreed string, tell func(server.Progress)) error {
 	if dryRun {
 		return tellPlan(tell)(r.driver.PlanRollback(service, revision))
 	}
-	return r.driver.Rollback(ctx, service, revision, teller(tell))
+	return r.driver.Rollback(ctx, service, revision, agreed, teller(tell))
 }
 
 // tellPlan shows the plan of one service, which is all that a dry run does.
@@ -223,8 +223,12 @@ func (r rollouts) Stop(ctx context.Context, services []string, tell func(server.
 	return r.driver.Stop(ctx, services, teller(tell))
 }
 
-func (r rollouts) Remove(ctx context.Context, services []string, volumes bool, tell func(server.Progress)) error {
-	return r.driver.Remove(ctx, services, volumes, teller(tell))
+func (r rollouts) PlanRemoval(services []string, volumes bool) (plan.Plan, error) {
+	return r.driver.PlanRemoval(services, volumes)
+}
+
+func (r rollouts) Remove(ctx context.Context, services []string, volumes bool, agreed string, tell func(server.Progress)) error {
+	return r.driver.Remove(ctx, services, volumes, agreed, teller(tell))
 }
 
 // dialMachine connects to a port of another machine's management address.

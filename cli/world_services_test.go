@@ -144,13 +144,44 @@ func (w *world) listEvents(r *uncloudv1.ListEventsRequest) (*uncloudv1.ListEvent
 	}}, nil
 }
 
+// shownDigest is of every plan that is shown.
+const shownDigest = "d1ge57"
+
+// agreed is the fault of a machine that would do something else by now.
+func (w *world) agreed(digest string) error {
+	if digest == "" || digest == shownDigest && !w.is("changed") {
+		return nil
+	}
+	return faults.New(faults.Conflict, "the cluster has changed since the plan was shown; nothing was done").
+		WithHint("run the command again to see what it would do now")
+}
+
+func (w *world) planRemoval(r *uncloudv1.ServicesRequest) (*uncloudv1.Plan, error) {
+	plan := &uncloudv1.Plan{Project: "shop", Digest: shownDigest}
+	for _, name := range r.GetServices() {
+		service, err := w.inspectService(&uncloudv1.InspectServiceRequest{Service: name})
+		if err != nil {
+			return nil, err
+		}
+		p := &uncloudv1.ServicePlan{Service: service.GetProject() + "/" + service.GetName(), Change: "remove"}
+		for _, replica := range service.GetReplicaList() {
+			p.Steps = append(p.Steps, &uncloudv1.Step{Kind: "remove", Replica: replica.GetId(), Text: "remove " + replica.GetName() + " on " + replica.GetMachine()})
+		}
+		if r.GetVolumes() && service.GetName() == "db" {
+			p.Steps = append(p.Steps, &uncloudv1.Step{Kind: "volume", Text: "remove volume data from m2", Reason: "volumes were asked for"})
+		}
+		plan.Services = append(plan.Services, p)
+	}
+	return plan, nil
+}
+
 // planDeploy replaces web, the first service of the request, and leaves the
 // rest as it is.
 func (w *world) planDeploy(r *uncloudv1.DeployRequest) (*uncloudv1.Plan, error) {
 	if w.is("busy") {
 		return nil, faults.New(faults.Busy, "a rollout of shop/web is under way").WithHint("see it: uc inspect shop/web")
 	}
-	plan := &uncloudv1.Plan{Project: r.GetProject()}
+	plan := &uncloudv1.Plan{Project: r.GetProject(), Digest: shownDigest}
 	for i, text := range r.GetSpecJson() {
 		var s spec.ServiceSpec
 		if err := json.Unmarshal([]byte(text), &s); err != nil {
@@ -177,6 +208,9 @@ func (w *world) planDeploy(r *uncloudv1.DeployRequest) (*uncloudv1.Plan, error) 
 func (w *world) deploy(ctx context.Context, r *uncloudv1.DeployRequest, tell fakeapi.Tell) error {
 	w.note("deploy %s services=%d recreate=%t prune=%t skip-health=%t", r.GetProject(), len(r.GetSpecJson()), r.GetRecreate(), r.GetPrune(), r.GetSkipHealth())
 	plan, err := w.planDeploy(r)
+	if err == nil {
+		err = w.agreed(r.GetAgreed())
+	}
 	if err != nil {
 		return err
 	}
@@ -225,7 +259,7 @@ func (w *world) scale(_ context.Context, r *uncloudv1.ScaleRequest, tell fakeapi
 		service.Differences = []string{fmt.Sprintf("replicas 3 -> %d", r.GetReplicas())}
 		service.Steps = []*uncloudv1.Step{{Kind: "create", Service: "shop/web", Machine: "m1", Text: "create web-d4d4 on m1"}}
 	}
-	return w.changeRevision("scale", r.GetDryRun(), &uncloudv1.Plan{Project: "shop", Services: []*uncloudv1.ServicePlan{service}}, tell)
+	return w.changeRevision("scale", r.GetDryRun(), r.GetAgreed(), &uncloudv1.Plan{Project: "shop", Services: []*uncloudv1.ServicePlan{service}}, tell)
 }
 
 func (w *world) rollback(_ context.Context, r *uncloudv1.RollbackRequest, tell fakeapi.Tell) error {
@@ -235,10 +269,14 @@ func (w *world) rollback(_ context.Context, r *uncloudv1.RollbackRequest, tell f
 	service := &uncloudv1.ServicePlan{Service: "shop/web", Change: "update", FromRevision: "rev_1", ToRevision: "rev_0", Steps: []*uncloudv1.Step{
 		{Kind: "replace", Service: "shop/web", Replica: "rep_w1", Machine: "m1", Text: "replace web-a1a1 on m1", Reason: "back to rev_0"},
 	}}
-	return w.changeRevision("rollback", r.GetDryRun(), &uncloudv1.Plan{Project: "shop", Services: []*uncloudv1.ServicePlan{service}}, tell)
+	return w.changeRevision("rollback", r.GetDryRun(), r.GetAgreed(), &uncloudv1.Plan{Project: "shop", Services: []*uncloudv1.ServicePlan{service}}, tell)
 }
 
-func (w *world) changeRevision(verb string, dryRun bool, plan *uncloudv1.Plan, tell fakeapi.Tell) error {
+func (w *world) changeRevision(verb string, dryRun bool, agreed string, plan *uncloudv1.Plan, tell fakeapi.Tell) error {
+	if err := w.agreed(agreed); err != nil {
+		return err
+	}
+	plan.Digest = shownDigest
 	w.note("%s dry-run=%t", verb, dryRun)
 	if err := tell(&uncloudv1.Progress{Kind: "plan", Plan: plan, Done: dryRun}); err != nil || dryRun {
 		return err
@@ -253,6 +291,9 @@ func (w *world) changeRevision(verb string, dryRun bool, plan *uncloudv1.Plan, t
 
 func (w *world) change(kind string) func(context.Context, *uncloudv1.ServicesRequest, fakeapi.Tell) error {
 	return func(_ context.Context, r *uncloudv1.ServicesRequest, tell fakeapi.Tell) error {
+		if err := w.agreed(r.GetAgreed()); err != nil {
+			return err
+		}
 		w.note("%s %s volumes=%t", kind, strings.Join(r.GetServices(), ","), r.GetVolumes())
 		for _, name := range r.GetServices() {
 			step := &uncloudv1.Step{Kind: kind, Service: name, Text: kind + " " + name}

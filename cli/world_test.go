@@ -96,7 +96,7 @@ func (w *world) api() *fakeapi.API {
 		RemoveMachine: w.removeMachine, CreateTicket: w.createTicket, ListTickets: w.listTickets, RevokeTicket: w.revokeTicket,
 		ListServices: w.listServices, InspectService: w.inspectService, ListReplicas: w.listReplicas, ListVolumes: w.listVolumes, ListEvents: w.listEvents,
 		PlanDeploy: w.planDeploy, Deploy: w.deploy, Scale: w.scale, Rollback: w.rollback,
-		StartServices: w.change("start"), StopServices: w.change("stop"), RemoveServices: w.change("remove"),
+		StartServices: w.change("start"), StopServices: w.change("stop"), RemoveServices: w.change("remove"), PlanRemoval: w.planRemoval,
 		Info: w.info, Init: w.init, WireGuard: w.wireGuard, StoreStatus: w.storeStatus, CheckStore: w.checkStore, BackupStore: w.backupStore, RestoreStore: w.restoreStore, Logs: w.logs, Exec: w.exec,
 		ListImages: w.listImages, HasBlobs: w.hasBlobs, PushImage: w.pushImage,
 	}

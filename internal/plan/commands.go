@@ -142,6 +142,28 @@ func Removing(v View, service string, volumes bool) (ServicePlan, error) {
 	return removal(v, svc, volumes), nil
 }
 
+// RemovingAll is Removing for several services, one after another: a volume that
+// only they mount goes with the last of them.
+func RemovingAll(v View, services []string, volumes bool) (Plan, error) {
+	var p Plan
+	v.State = draft(v.State)
+	for _, service := range services {
+		sp, err := Removing(v, service, volumes)
+		if err != nil {
+			return Plan{}, err
+		}
+		p.Project, p.Services = sp.Before.Project, append(p.Services, sp)
+		delete(v.State.Services, service)
+		for _, r := range v.State.ReplicasOf(service) {
+			delete(v.State.Replicas, r.ID)
+		}
+		for _, vol := range sp.Volumes {
+			delete(v.State.Volumes, vol.ID)
+		}
+	}
+	return p, nil
+}
+
 func removal(v View, svc spec.Service, volumes bool) ServicePlan {
 	p := ServicePlan{Before: &svc, Revision: v.State.Revisions[svc.Revision], Change: Remove, Steps: each(v, svc, KindRemove, "remove")}
 	if !volumes {

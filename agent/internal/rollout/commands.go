@@ -15,9 +15,9 @@ func (d *Driver) PlanScale(service string, replicas int) (plan.ServicePlan, erro
 }
 
 // Scale makes a service have so many replicas. When a new one does not come up
-// the service has as many as before.
-func (d *Driver) Scale(ctx context.Context, service string, replicas int, report func(Progress)) error {
-	return d.single(ctx, report, func(v plan.View) (plan.ServicePlan, error) {
+// the service has as many as before. For agreed see DeployRequest.
+func (d *Driver) Scale(ctx context.Context, service string, replicas int, agreed string, report func(Progress)) error {
+	return d.single(ctx, agreed, report, func(v plan.View) (plan.ServicePlan, error) {
 		return plan.Scale(v, service, replicas, d.Now())
 	}, func(*drive) {})
 }
@@ -28,9 +28,10 @@ func (d *Driver) PlanRollback(service, revision string) (plan.ServicePlan, error
 }
 
 // Rollback returns a service to a revision: the one with this id or the
-// beginning of it, or the one that ran before when it is empty.
-func (d *Driver) Rollback(ctx context.Context, service, revision string, report func(Progress)) error {
-	return d.single(ctx, report, func(v plan.View) (plan.ServicePlan, error) {
+// beginning of it, or the one that ran before when it is empty. For agreed see
+// DeployRequest.
+func (d *Driver) Rollback(ctx context.Context, service, revision, agreed string, report func(Progress)) error {
+	return d.single(ctx, agreed, report, func(v plan.View) (plan.ServicePlan, error) {
 		return plan.Rollback(v, service, revision, d.Now())
 	}, func(*drive) {})
 }
@@ -39,7 +40,7 @@ func (d *Driver) Rollback(ctx context.Context, service, revision string, report 
 // does not come up stays started, and its machines keep trying.
 func (d *Driver) Start(ctx context.Context, services []string, report func(Progress)) error {
 	for _, service := range services {
-		err := d.single(ctx, report, func(v plan.View) (plan.ServicePlan, error) {
+		err := d.single(ctx, "", report, func(v plan.View) (plan.ServicePlan, error) {
 			return plan.Start(v, service, d.Now())
 		}, func(dr *drive) { dr.stays = true })
 		if err != nil {
@@ -67,11 +68,18 @@ func (d *Driver) Stop(ctx context.Context, services []string, report func(Progre
 	})
 }
 
+// PlanRemoval is what Remove would do now.
+func (d *Driver) PlanRemoval(services []string, volumes bool) (plan.Plan, error) {
+	return plan.RemovingAll(d.view(nil), services, volumes)
+}
+
 // Remove removes services, given by id, also while they are rolled out, and
 // returns when the living machines say that the containers are gone. With
-// volumes set, those that no other service mounts are removed as well.
-func (d *Driver) Remove(ctx context.Context, services []string, volumes bool, report func(Progress)) error {
+// volumes set, those that no other service mounts are removed as well. For
+// agreed see DeployRequest.
+func (d *Driver) Remove(ctx context.Context, services []string, volumes bool, agreed string, report func(Progress)) error {
 	return d.end(ctx, services, report, ending{
+		agreed: agreed,
 		plan: func(v plan.View, service string) (plan.ServicePlan, error) {
 			return plan.Removing(v, service, volumes)
 		},
@@ -106,10 +114,11 @@ func (d *Driver) removeVolumes(ctx context.Context, p plan.Plan, say *reporter) 
 	}
 }
 
-// ending is how services end: what is planned and written for each, and how
-// one sees on a container's row that it is done. finish, if set, is what
-// remains to be done then.
+// ending is how services end: what was agreed to, what is planned and written
+// for each, and how one sees on a container's row that it is done. finish, if
+// set, is what remains to be done then.
 type ending struct {
+	agreed string
 	plan   func(plan.View, string) (plan.ServicePlan, error)
 	write  func(Tx, plan.ServicePlan) error
 	ended  func(spec.Container, bool) bool
@@ -144,7 +153,7 @@ func (d *Driver) end(ctx context.Context, services []string, report func(Progres
 				return fmt.Errorf("end %s: %w", sp.Name(), err)
 			}
 		}
-		return nil
+		return agreed(e.agreed, p)
 	})
 	if err != nil {
 		return err

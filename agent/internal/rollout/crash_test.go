@@ -128,7 +128,7 @@ func TestPartitionDeployHereScaleThere(t *testing.T) {
 	inWorld(t, three, func(t *testing.T, w *simWorld) {
 		partitioned(t, w, web("web:1", 3))
 		must(t, w.m("a").deploy(web("web:2", 3)))
-		must(t, w.m("c").driver.Scale(w.ctx, webID, 5, nil))
+		must(t, w.m("c").driver.Scale(w.ctx, webID, 5, "", nil))
 		w.settled("a")
 		w.settled("c")
 		s := healed(t, w)
@@ -208,7 +208,7 @@ func TestPartitionFirstDeployOnBothSides(t *testing.T) {
 func TestRemovalBeatsDeployOfTheOtherSide(t *testing.T) {
 	inWorld(t, three, func(t *testing.T, w *simWorld) {
 		partitioned(t, w, web("web:1", 3))
-		must(t, w.m("a").driver.Remove(w.ctx, []string{webID}, false, nil))
+		must(t, w.m("a").driver.Remove(w.ctx, []string{webID}, false, "", nil))
 		must(t, w.m("c").deploy(web("web:2", 3)))
 		time.Sleep(2 * orphanAge)
 		s := healed(t, w)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 
+	"uncloud/internal/faults"
 	"uncloud/internal/plan"
 	"uncloud/internal/spec"
 )
@@ -17,6 +18,9 @@ type DeployRequest struct {
 	Recreate   bool // replace containers even where nothing changed
 	Prune      bool // remove services of the project that are not in Specs
 	SkipHealth bool // do not wait for health
+	// Agreed is the digest of the plan that a person agreed to; empty when
+	// nobody was asked. Another plan is not carried out.
+	Agreed string
 }
 
 // PlanDeploy is what Deploy would do now.
@@ -38,7 +42,8 @@ func (d *Driver) planner(req DeployRequest) func(plan.View) (plan.Plan, error) {
 // fails it is what it was before, those that depend on it are not begun, and
 // those that were reached stay. The end of ctx has the same effect on the
 // service in hand. Its errors are faults, with those of plan.Deploy and Busy,
-// Unhealthy, Interrupted and whatever a machine said.
+// Unhealthy, Interrupted and whatever a machine said; Conflict also when another
+// plan was agreed to.
 func (d *Driver) Deploy(ctx context.Context, req DeployRequest, report func(Progress)) error {
 	if err := d.ready(); err != nil {
 		return err
@@ -46,7 +51,7 @@ func (d *Driver) Deploy(ctx context.Context, req DeployRequest, report func(Prog
 	say := newReporter(report)
 	images := d.imagesFor(ctx, req.Specs)
 	before := d.Store.State()
-	drives, p, err := d.claim(ctx, say, images, d.planner(req), plan.Options{MoveDead: true, Recreate: req.Recreate})
+	drives, p, err := d.claim(ctx, say, images, onlyAgreed(req.Agreed, d.planner(req)), plan.Options{MoveDead: true, Recreate: req.Recreate})
 	if err != nil {
 		return err
 	}
@@ -156,19 +161,43 @@ func pullable(c spec.ContainerSpec) bool {
 	return c.PullPolicy != "never" && !strings.HasPrefix(c.Image, "localhost/")
 }
 
+// onlyAgreed plans, and refuses what nobody agreed to.
+func onlyAgreed(digest string, planned func(plan.View) (plan.Plan, error)) func(plan.View) (plan.Plan, error) {
+	return func(v plan.View) (plan.Plan, error) {
+		p, err := planned(v)
+		if err == nil {
+			err = agreed(digest, p)
+		}
+		return p, err
+	}
+}
+
+// agreed is a fault when a person was shown another plan.
+func agreed(digest string, p plan.Plan) error {
+	if digest == "" || digest == p.Digest() {
+		return nil
+	}
+	return faults.New(faults.Conflict, "the cluster has changed since the plan was shown; nothing was done").
+		WithHint("run the command again to see what it would do now")
+}
+
+func planOf(sp plan.ServicePlan) plan.Plan {
+	return plan.Plan{Project: sp.After.Project, Services: []plan.ServicePlan{sp}}
+}
+
 // single claims and carries out the change of one service.
-func (d *Driver) single(ctx context.Context, report func(Progress), planned func(plan.View) (plan.ServicePlan, error), adjust func(*drive)) error {
+func (d *Driver) single(ctx context.Context, digest string, report func(Progress), planned func(plan.View) (plan.ServicePlan, error), adjust func(*drive)) error {
 	if err := d.ready(); err != nil {
 		return err
 	}
 	say := newReporter(report)
-	drives, p, err := d.claim(ctx, say, nil, func(v plan.View) (plan.Plan, error) {
+	drives, p, err := d.claim(ctx, say, nil, onlyAgreed(digest, func(v plan.View) (plan.Plan, error) {
 		sp, err := planned(v)
 		if err != nil {
 			return plan.Plan{}, err
 		}
-		return plan.Plan{Project: sp.After.Project, Services: []plan.ServicePlan{sp}}, nil
-	}, plan.Options{})
+		return planOf(sp), nil
+	}), plan.Options{})
 	if err != nil {
 		return err
 	}

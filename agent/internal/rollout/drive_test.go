@@ -495,10 +495,10 @@ func TestScaleStopStartRollbackRemove(t *testing.T) {
 		d := w.m("a").driver
 		must(t, w.m("a").deploy(web("web:1", 2), db("db:1")))
 		must(t, w.m("a").deploy(web("web:2", 2), db("db:1")))
-		must(t, d.Scale(w.ctx, webID, 5, nil))
+		must(t, d.Scale(w.ctx, webID, 5, "", nil))
 		wantImages(t, w.settled("a"), webID, "web:2", "web:2", "web:2", "web:2", "web:2")
-		must(t, d.Scale(w.ctx, webID, 1, nil))
-		must(t, d.Rollback(w.ctx, webID, "", nil))
+		must(t, d.Scale(w.ctx, webID, 1, "", nil))
+		must(t, d.Rollback(w.ctx, webID, "", "", nil))
 		wantImages(t, w.settled("a"), webID, "web:1")
 		must(t, d.Stop(w.ctx, []string{webID}, nil))
 		if n := w.serving("web"); n != 0 {
@@ -509,7 +509,7 @@ func TestScaleStopStartRollbackRemove(t *testing.T) {
 			t.Fatalf("%d run after start", n)
 		}
 		w.settled("a")
-		must(t, d.Remove(w.ctx, []string{webID, dbID}, true, nil))
+		must(t, d.Remove(w.ctx, []string{webID, dbID}, true, "", nil))
 		s := w.settled("a")
 		if len(s.Services)+len(s.Replicas)+len(s.Containers)+len(s.Revisions)+len(s.Rollouts)+len(s.Volumes) > 0 {
 			t.Fatal(w.dump("a"))
@@ -528,7 +528,7 @@ func TestFailedScaleHasAsManyAsBefore(t *testing.T) {
 	inWorld(t, three, func(t *testing.T, w *simWorld) {
 		must(t, w.m("a").deploy(web("web:1", 2)))
 		w.images["web:1"] = exits
-		wantCode(t, w.m("a").driver.Scale(w.ctx, webID, 4, nil), faults.Unhealthy)
+		wantCode(t, w.m("a").driver.Scale(w.ctx, webID, 4, "", nil), faults.Unhealthy)
 		s := w.settled("a")
 		wantImages(t, s, webID, "web:1", "web:1")
 		if s.Services[webID].Replicas != 2 {

@@ -191,16 +191,18 @@ type ImageStart struct {
 }
 
 // Rollouts changes services. Every call tells what it does as it does it, and
-// returns the first error after what was begun is finished or taken back.
+// returns the first error after what was begun is finished or taken back. One
+// with the digest of an agreed plan does nothing when another would be carried out.
 type Rollouts interface {
 	PlanDeploy(ctx context.Context, opts DeployOptions) (plan.Plan, error)
 	Deploy(ctx context.Context, opts DeployOptions, tell func(Progress)) error
-	Scale(ctx context.Context, service string, replicas int, dryRun bool, tell func(Progress)) error
+	Scale(ctx context.Context, service string, replicas int, dryRun bool, agreed string, tell func(Progress)) error
 	Start(ctx context.Context, services []string, tell func(Progress)) error
 	Stop(ctx context.Context, services []string, tell func(Progress)) error
-	Remove(ctx context.Context, services []string, volumes bool, tell func(Progress)) error
+	PlanRemoval(services []string, volumes bool) (plan.Plan, error)
+	Remove(ctx context.Context, services []string, volumes bool, agreed string, tell func(Progress)) error
 	// Rollback goes to a revision, or to the one that ran before where it is empty.
-	Rollback(ctx context.Context, service, revision string, dryRun bool, tell func(Progress)) error
+	Rollback(ctx context.Context, service, revision string, dryRun bool, agreed string, tell func(Progress)) error
 }
 
 // DeployOptions are what a person asked to be deployed.
@@ -210,6 +212,7 @@ type DeployOptions struct {
 	Recreate   bool
 	Prune      bool
 	SkipHealth bool
+	Agreed     string // digest of the plan that was shown; empty: none was
 }
 
 // Progress is one thing that happened. Kind is one of those in cluster.proto.

@@ -46,7 +46,7 @@ func (s clusterService) Scale(ctx context.Context, req *connect.Request[uncloudv
 		if err != nil {
 			return err
 		}
-		return m.Rollouts.Scale(ctx, svc.ID, int(req.Msg.GetReplicas()), req.Msg.GetDryRun(), tell)
+		return m.Rollouts.Scale(ctx, svc.ID, int(req.Msg.GetReplicas()), req.Msg.GetDryRun(), req.Msg.GetAgreed(), tell)
 	})
 }
 
@@ -62,9 +62,25 @@ func (s clusterService) StopServices(ctx context.Context, req *connect.Request[u
 	})
 }
 
+func (s clusterService) PlanRemoval(_ context.Context, req *connect.Request[uncloudv1.ServicesRequest]) (*connect.Response[uncloudv1.Plan], error) {
+	m, err := s.host.Member()
+	if err != nil {
+		return nil, err
+	}
+	ids, err := namedServices(m.State(), req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	p, err := m.Rollouts.PlanRemoval(ids, req.Msg.GetVolumes())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(planMessage(m.State(), p)), nil
+}
+
 func (s clusterService) RemoveServices(ctx context.Context, req *connect.Request[uncloudv1.ServicesRequest], stream *progressStream) error {
 	return s.driveServices(stream, req.Msg, func(m *Member, ids []string, tell func(Progress)) error {
-		return m.Rollouts.Remove(ctx, ids, req.Msg.GetVolumes(), tell)
+		return m.Rollouts.Remove(ctx, ids, req.Msg.GetVolumes(), req.Msg.GetAgreed(), tell)
 	})
 }
 
@@ -74,27 +90,36 @@ func (s clusterService) Rollback(ctx context.Context, req *connect.Request[unclo
 		if err != nil {
 			return err
 		}
-		return m.Rollouts.Rollback(ctx, svc.ID, req.Msg.GetRevision(), req.Msg.GetDryRun(), tell)
+		return m.Rollouts.Rollback(ctx, svc.ID, req.Msg.GetRevision(), req.Msg.GetDryRun(), req.Msg.GetAgreed(), tell)
 	})
 }
 
-// driveServices is drive for calls that name services. All are found before
-// anything is done to the first.
+// driveServices is drive for calls that name services.
 func (s clusterService) driveServices(stream *progressStream, msg *uncloudv1.ServicesRequest, do func(*Member, []string, func(Progress)) error) error {
 	return s.drive(stream, func(m *Member, tell func(Progress)) error {
-		var ids []string
-		for _, ref := range msg.GetServices() {
-			svc, err := findService(m.State(), ref)
-			if err != nil {
-				return err
-			}
-			ids = append(ids, svc.ID)
-		}
-		if len(ids) == 0 {
-			return faults.New(faults.Invalid, "no service was named").WithHint("see what there is: uc ls")
+		ids, err := namedServices(m.State(), msg)
+		if err != nil {
+			return err
 		}
 		return do(m, ids, tell)
 	})
+}
+
+// namedServices are the ids of the services that a request names: all are found
+// before anything is done to the first.
+func namedServices(state *spec.State, msg *uncloudv1.ServicesRequest) ([]string, error) {
+	var ids []string
+	for _, ref := range msg.GetServices() {
+		svc, err := findService(state, ref)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, svc.ID)
+	}
+	if len(ids) == 0 {
+		return nil, faults.New(faults.Invalid, "no service was named").WithHint("see what there is: uc ls")
+	}
+	return ids, nil
 }
 
 // drive runs a call that tells its progress. That nobody listens any more
@@ -121,7 +146,7 @@ func (s clusterService) drive(stream *progressStream, do func(*Member, func(Prog
 
 func deployOptions(msg *uncloudv1.DeployRequest) (DeployOptions, error) {
 	opts := DeployOptions{
-		Project: msg.GetProject(), Recreate: msg.GetRecreate(), Prune: msg.GetPrune(), SkipHealth: msg.GetSkipHealth(),
+		Project: msg.GetProject(), Recreate: msg.GetRecreate(), Prune: msg.GetPrune(), SkipHealth: msg.GetSkipHealth(), Agreed: msg.GetAgreed(),
 	}
 	for _, text := range msg.GetSpecJson() {
 		var sp spec.ServiceSpec
@@ -149,7 +174,7 @@ func progressMessage(state *spec.State, p Progress) *uncloudv1.Progress {
 }
 
 func planMessage(state *spec.State, p plan.Plan) *uncloudv1.Plan {
-	out := &uncloudv1.Plan{Project: p.Project, Warnings: p.Warnings}
+	out := &uncloudv1.Plan{Project: p.Project, Warnings: p.Warnings, Digest: p.Digest()}
 	for _, sp := range p.Services {
 		msg := &uncloudv1.ServicePlan{Service: sp.Name(), Change: string(sp.Change), Differences: sp.Differences}
 		if sp.Before != nil {

@@ -1171,7 +1171,11 @@ type DeployRequest struct {
 	// Remove services of the project that are not in the request.
 	Prune bool `protobuf:"varint,4,opt,name=prune,proto3" json:"prune,omitempty"`
 	// Do not wait for health.
-	SkipHealth    bool `protobuf:"varint,5,opt,name=skip_health,json=skipHealth,proto3" json:"skip_health,omitempty"`
+	SkipHealth bool `protobuf:"varint,5,opt,name=skip_health,json=skipHealth,proto3" json:"skip_health,omitempty"`
+	// The digest of the plan that a person agreed to. When another one would be
+	// carried out by now nothing is done, and the call fails with CONFLICT.
+	// Empty: whatever is planned now.
+	Agreed        string `protobuf:"bytes,6,opt,name=agreed,proto3" json:"agreed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1241,11 +1245,20 @@ func (x *DeployRequest) GetSkipHealth() bool {
 	return false
 }
 
+func (x *DeployRequest) GetAgreed() string {
+	if x != nil {
+		return x.Agreed
+	}
+	return ""
+}
+
 type ScaleRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	Replicas      int32                  `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Service  string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Replicas int32                  `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	DryRun   bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// As in DeployRequest.
+	Agreed        string `protobuf:"bytes,4,opt,name=agreed,proto3" json:"agreed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1301,11 +1314,20 @@ func (x *ScaleRequest) GetDryRun() bool {
 	return false
 }
 
+func (x *ScaleRequest) GetAgreed() string {
+	if x != nil {
+		return x.Agreed
+	}
+	return ""
+}
+
 type ServicesRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Services []string               `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
 	// Removal only: remove the volumes too.
-	Volumes       bool `protobuf:"varint,2,opt,name=volumes,proto3" json:"volumes,omitempty"`
+	Volumes bool `protobuf:"varint,2,opt,name=volumes,proto3" json:"volumes,omitempty"`
+	// Removal only: as in DeployRequest.
+	Agreed        string `protobuf:"bytes,3,opt,name=agreed,proto3" json:"agreed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1354,12 +1376,21 @@ func (x *ServicesRequest) GetVolumes() bool {
 	return false
 }
 
+func (x *ServicesRequest) GetAgreed() string {
+	if x != nil {
+		return x.Agreed
+	}
+	return ""
+}
+
 type RollbackRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// Empty: the revision that ran before.
-	Revision      string `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	DryRun        bool   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Revision string `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	DryRun   bool   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// As in DeployRequest.
+	Agreed        string `protobuf:"bytes,4,opt,name=agreed,proto3" json:"agreed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1413,6 +1444,13 @@ func (x *RollbackRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *RollbackRequest) GetAgreed() string {
+	if x != nil {
+		return x.Agreed
+	}
+	return ""
 }
 
 // One thing that happened in a long-running call. The last message of a
@@ -1579,32 +1617,36 @@ const file_uncloud_v1_cluster_proto_rawDesc = "" +
 	"\amachine\x18\x02 \x01(\tR\amachine\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x18\n" +
 	"\asubject\x18\x04 \x01(\tR\asubject\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\tR\x04text\"\x99\x01\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\"\xb1\x01\n" +
 	"\rDeployRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x1b\n" +
 	"\tspec_json\x18\x02 \x03(\tR\bspecJson\x12\x1a\n" +
 	"\brecreate\x18\x03 \x01(\bR\brecreate\x12\x14\n" +
 	"\x05prune\x18\x04 \x01(\bR\x05prune\x12\x1f\n" +
 	"\vskip_health\x18\x05 \x01(\bR\n" +
-	"skipHealth\"]\n" +
+	"skipHealth\x12\x16\n" +
+	"\x06agreed\x18\x06 \x01(\tR\x06agreed\"u\n" +
 	"\fScaleRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1a\n" +
 	"\breplicas\x18\x02 \x01(\x05R\breplicas\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"G\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06agreed\x18\x04 \x01(\tR\x06agreed\"_\n" +
 	"\x0fServicesRequest\x12\x1a\n" +
 	"\bservices\x18\x01 \x03(\tR\bservices\x12\x18\n" +
-	"\avolumes\x18\x02 \x01(\bR\avolumes\"`\n" +
+	"\avolumes\x18\x02 \x01(\bR\avolumes\x12\x16\n" +
+	"\x06agreed\x18\x03 \x01(\tR\x06agreed\"x\n" +
 	"\x0fRollbackRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\xa6\x01\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06agreed\x18\x04 \x01(\tR\x06agreed\"\xa6\x01\n" +
 	"\bProgress\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12$\n" +
 	"\x04plan\x18\x02 \x01(\v2\x10.uncloud.v1.PlanR\x04plan\x12$\n" +
 	"\x04step\x18\x03 \x01(\v2\x10.uncloud.v1.StepR\x04step\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\tR\x04text\x12\x12\n" +
 	"\x04logs\x18\x05 \x03(\tR\x04logs\x12\x12\n" +
-	"\x04done\x18\x06 \x01(\bR\x04done2\xc1\v\n" +
+	"\x04done\x18\x06 \x01(\bR\x04done2\xff\v\n" +
 	"\x0eClusterService\x12Q\n" +
 	"\fListMachines\x12\x1f.uncloud.v1.ListMachinesRequest\x1a .uncloud.v1.ListMachinesResponse\x12H\n" +
 	"\x0eInspectMachine\x12!.uncloud.v1.InspectMachineRequest\x1a\x13.uncloud.v1.Machine\x12F\n" +
@@ -1625,7 +1667,8 @@ const file_uncloud_v1_cluster_proto_rawDesc = "" +
 	"\x06Deploy\x12\x19.uncloud.v1.DeployRequest\x1a\x14.uncloud.v1.Progress0\x01\x129\n" +
 	"\x05Scale\x12\x18.uncloud.v1.ScaleRequest\x1a\x14.uncloud.v1.Progress0\x01\x12D\n" +
 	"\rStartServices\x12\x1b.uncloud.v1.ServicesRequest\x1a\x14.uncloud.v1.Progress0\x01\x12C\n" +
-	"\fStopServices\x12\x1b.uncloud.v1.ServicesRequest\x1a\x14.uncloud.v1.Progress0\x01\x12E\n" +
+	"\fStopServices\x12\x1b.uncloud.v1.ServicesRequest\x1a\x14.uncloud.v1.Progress0\x01\x12<\n" +
+	"\vPlanRemoval\x12\x1b.uncloud.v1.ServicesRequest\x1a\x10.uncloud.v1.Plan\x12E\n" +
 	"\x0eRemoveServices\x12\x1b.uncloud.v1.ServicesRequest\x1a\x14.uncloud.v1.Progress0\x01\x12?\n" +
 	"\bRollback\x12\x1b.uncloud.v1.RollbackRequest\x1a\x14.uncloud.v1.Progress0\x01B\"Z uncloud/api/uncloud/v1;uncloudv1b\x06proto3"
 
@@ -1711,30 +1754,32 @@ var file_uncloud_v1_cluster_proto_depIdxs = []int32{
 	23, // 28: uncloud.v1.ClusterService.Scale:input_type -> uncloud.v1.ScaleRequest
 	24, // 29: uncloud.v1.ClusterService.StartServices:input_type -> uncloud.v1.ServicesRequest
 	24, // 30: uncloud.v1.ClusterService.StopServices:input_type -> uncloud.v1.ServicesRequest
-	24, // 31: uncloud.v1.ClusterService.RemoveServices:input_type -> uncloud.v1.ServicesRequest
-	25, // 32: uncloud.v1.ClusterService.Rollback:input_type -> uncloud.v1.RollbackRequest
-	1,  // 33: uncloud.v1.ClusterService.ListMachines:output_type -> uncloud.v1.ListMachinesResponse
-	28, // 34: uncloud.v1.ClusterService.InspectMachine:output_type -> uncloud.v1.Machine
-	28, // 35: uncloud.v1.ClusterService.RenameMachine:output_type -> uncloud.v1.Machine
-	28, // 36: uncloud.v1.ClusterService.LabelMachine:output_type -> uncloud.v1.Machine
-	26, // 37: uncloud.v1.ClusterService.RemoveMachine:output_type -> uncloud.v1.Progress
-	7,  // 38: uncloud.v1.ClusterService.CreateTicket:output_type -> uncloud.v1.CreateTicketResponse
-	9,  // 39: uncloud.v1.ClusterService.ListTickets:output_type -> uncloud.v1.ListTicketsResponse
-	11, // 40: uncloud.v1.ClusterService.RevokeTicket:output_type -> uncloud.v1.Ticket
-	13, // 41: uncloud.v1.ClusterService.ListServices:output_type -> uncloud.v1.ListServicesResponse
-	30, // 42: uncloud.v1.ClusterService.InspectService:output_type -> uncloud.v1.Service
-	16, // 43: uncloud.v1.ClusterService.ListReplicas:output_type -> uncloud.v1.ListReplicasResponse
-	18, // 44: uncloud.v1.ClusterService.ListVolumes:output_type -> uncloud.v1.ListVolumesResponse
-	20, // 45: uncloud.v1.ClusterService.ListEvents:output_type -> uncloud.v1.ListEventsResponse
-	33, // 46: uncloud.v1.ClusterService.PlanDeploy:output_type -> uncloud.v1.Plan
-	26, // 47: uncloud.v1.ClusterService.Deploy:output_type -> uncloud.v1.Progress
-	26, // 48: uncloud.v1.ClusterService.Scale:output_type -> uncloud.v1.Progress
-	26, // 49: uncloud.v1.ClusterService.StartServices:output_type -> uncloud.v1.Progress
-	26, // 50: uncloud.v1.ClusterService.StopServices:output_type -> uncloud.v1.Progress
-	26, // 51: uncloud.v1.ClusterService.RemoveServices:output_type -> uncloud.v1.Progress
-	26, // 52: uncloud.v1.ClusterService.Rollback:output_type -> uncloud.v1.Progress
-	33, // [33:53] is the sub-list for method output_type
-	13, // [13:33] is the sub-list for method input_type
+	24, // 31: uncloud.v1.ClusterService.PlanRemoval:input_type -> uncloud.v1.ServicesRequest
+	24, // 32: uncloud.v1.ClusterService.RemoveServices:input_type -> uncloud.v1.ServicesRequest
+	25, // 33: uncloud.v1.ClusterService.Rollback:input_type -> uncloud.v1.RollbackRequest
+	1,  // 34: uncloud.v1.ClusterService.ListMachines:output_type -> uncloud.v1.ListMachinesResponse
+	28, // 35: uncloud.v1.ClusterService.InspectMachine:output_type -> uncloud.v1.Machine
+	28, // 36: uncloud.v1.ClusterService.RenameMachine:output_type -> uncloud.v1.Machine
+	28, // 37: uncloud.v1.ClusterService.LabelMachine:output_type -> uncloud.v1.Machine
+	26, // 38: uncloud.v1.ClusterService.RemoveMachine:output_type -> uncloud.v1.Progress
+	7,  // 39: uncloud.v1.ClusterService.CreateTicket:output_type -> uncloud.v1.CreateTicketResponse
+	9,  // 40: uncloud.v1.ClusterService.ListTickets:output_type -> uncloud.v1.ListTicketsResponse
+	11, // 41: uncloud.v1.ClusterService.RevokeTicket:output_type -> uncloud.v1.Ticket
+	13, // 42: uncloud.v1.ClusterService.ListServices:output_type -> uncloud.v1.ListServicesResponse
+	30, // 43: uncloud.v1.ClusterService.InspectService:output_type -> uncloud.v1.Service
+	16, // 44: uncloud.v1.ClusterService.ListReplicas:output_type -> uncloud.v1.ListReplicasResponse
+	18, // 45: uncloud.v1.ClusterService.ListVolumes:output_type -> uncloud.v1.ListVolumesResponse
+	20, // 46: uncloud.v1.ClusterService.ListEvents:output_type -> uncloud.v1.ListEventsResponse
+	33, // 47: uncloud.v1.ClusterService.PlanDeploy:output_type -> uncloud.v1.Plan
+	26, // 48: uncloud.v1.ClusterService.Deploy:output_type -> uncloud.v1.Progress
+	26, // 49: uncloud.v1.ClusterService.Scale:output_type -> uncloud.v1.Progress
+	26, // 50: uncloud.v1.ClusterService.StartServices:output_type -> uncloud.v1.Progress
+	26, // 51: uncloud.v1.ClusterService.StopServices:output_type -> uncloud.v1.Progress
+	33, // 52: uncloud.v1.ClusterService.PlanRemoval:output_type -> uncloud.v1.Plan
+	26, // 53: uncloud.v1.ClusterService.RemoveServices:output_type -> uncloud.v1.Progress
+	26, // 54: uncloud.v1.ClusterService.Rollback:output_type -> uncloud.v1.Progress
+	34, // [34:55] is the sub-list for method output_type
+	13, // [13:34] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name

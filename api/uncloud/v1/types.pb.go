@@ -1088,10 +1088,12 @@ func (x *ServicePlan) GetSteps() []*Step {
 }
 
 type Plan struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Project       string                 `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
-	Services      []*ServicePlan         `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
-	Warnings      []string               `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Project  string                 `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	Services []*ServicePlan         `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
+	Warnings []string               `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Equal for plans that do the same. A call that carries it out may name it.
+	Digest        string `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1145,6 +1147,13 @@ func (x *Plan) GetWarnings() []string {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *Plan) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
 }
 
 // The wire form of a fault; carried as a detail of Connect errors.
@@ -1333,11 +1342,12 @@ const file_uncloud_v1_types_proto_rawDesc = "" +
 	"\vto_revision\x18\x04 \x01(\tR\n" +
 	"toRevision\x12 \n" +
 	"\vdifferences\x18\x05 \x03(\tR\vdifferences\x12&\n" +
-	"\x05steps\x18\x06 \x03(\v2\x10.uncloud.v1.StepR\x05steps\"q\n" +
+	"\x05steps\x18\x06 \x03(\v2\x10.uncloud.v1.StepR\x05steps\"\x89\x01\n" +
 	"\x04Plan\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x123\n" +
 	"\bservices\x18\x02 \x03(\v2\x17.uncloud.v1.ServicePlanR\bservices\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"K\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\tR\x06digest\"K\n" +
 	"\x05Fault\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x1a\n" +
 	"\bsentence\x18\x02 \x01(\tR\bsentence\x12\x12\n" +

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	uncloudv1 "uncloud/api/uncloud/v1"
 	"uncloud/internal/faults"
 )
 
@@ -17,6 +18,16 @@ func (a *app) addYes(cmd *cobra.Command, yes *bool) {
 	preset := a.Getenv("UNCLOUD_AUTO_CONFIRM")
 	cmd.Flags().BoolVarP(yes, "yes", "y", preset == "1" || preset == "true", "do not ask (UNCLOUD_AUTO_CONFIRM=true)")
 	cmd.Flags().Lookup("yes").DefValue = "false"
+}
+
+// agree asks whether a plan that was shown is to be carried out, and is what the
+// call that does so names: the plan's digest, so that it does nothing else, or
+// nothing where nobody was asked.
+func (a *app) agree(ctx context.Context, yes bool, shown *uncloudv1.Plan, question string) (string, error) {
+	if yes {
+		return "", nil
+	}
+	return shown.GetDigest(), a.confirm(ctx, yes, question)
 }
 
 // confirm asks a question that must be answered with yes. Where nobody can

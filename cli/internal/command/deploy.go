@@ -63,7 +63,8 @@ func newDeploy(a *app) *cobra.Command {
 		Use:   "deploy [SERVICE...]",
 		Short: "Bring the services of a Compose file up to date",
 		Long: "Bring the services of a Compose file up to date: shows the plan, asks, and then replaces one\n" +
-			"replica after another. A service whose new revision fails returns to the revision before.\n\n" +
+			"replica after another. A service whose new revision fails returns to the revision before.\n" +
+			"Only what was shown is done: when the cluster has changed until the answer, nothing is.\n\n" +
 			"Ctrl-C returns the service in hand to what ran before; a second one leaves that to the machines.",
 		Example: "  uc deploy\n  uc deploy -f compose.yaml -f production.yaml -y\n  uc deploy --dry-run -o json web",
 		Args:    atLeast(0), RunE: d.run, ValidArgsFunction: a.completeServices,
@@ -123,7 +124,8 @@ func (d *deploy) carryOut(ctx context.Context, request *uncloudv1.DeployRequest,
 		return nil
 	}
 	d.ui.Plan(planned)
-	if err := d.confirm(ctx, d.yes, "deploy "+request.GetProject()+"?"); err != nil {
+	var err error
+	if request.Agreed, err = d.agree(ctx, d.yes, planned, "deploy "+request.GetProject()+"?"); err != nil {
 		return err
 	}
 	progress, err := d.followPlan(ctx, planned, func(ctx context.Context) (*progressStream, error) {

@@ -14,27 +14,25 @@ func newRm(a *app) *cobra.Command {
 	var yes, volumes bool
 	cmd := &cobra.Command{
 		Use: "rm SERVICE...", Short: "Remove services", Args: atLeast(1), ValidArgsFunction: a.completeServices,
-		Long: "Remove services with their replicas. Volumes stay unless --volumes is given: what is in them is then lost.",
+		Long: "Remove services with their replicas: shows what goes, asks, and removes that and nothing else.\n" +
+			"Volumes stay unless --volumes is given: what is in them is then lost.",
 		RunE: func(cmd *cobra.Command, names []string) error {
 			ctx := cmd.Context()
 			client, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
-			// Each name is looked up before the question, so that the answer is
-			// about what there is, and a wrong name removes nothing.
-			for _, name := range names {
-				if _, err := client.Cluster.InspectService(ctx, connect.NewRequest(&uncloudv1.InspectServiceRequest{Service: name})); err != nil {
-					return err
-				}
-			}
-			if err := a.confirm(ctx, yes, removal(names, volumes)); err != nil {
+			request := &uncloudv1.ServicesRequest{Services: names, Volumes: volumes}
+			planned, err := client.Cluster.PlanRemoval(ctx, connect.NewRequest(request))
+			if err != nil {
 				return err
 			}
-			request := servicesRequest(names)
-			request.Msg.Volumes = volumes
+			a.ui.Plan(planned.Msg)
+			if request.Agreed, err = a.agree(ctx, yes, planned.Msg, removal(names, volumes)); err != nil {
+				return err
+			}
 			return a.changeServices(ctx, "removed", names, func(ctx context.Context) (*progressStream, error) {
-				return client.Cluster.RemoveServices(ctx, request)
+				return client.Cluster.RemoveServices(ctx, connect.NewRequest(request))
 			})
 		},
 	}

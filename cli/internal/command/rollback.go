@@ -24,8 +24,8 @@ func newRollback(a *app) *cobra.Command {
 			}
 			change.question = "roll " + args[0] + " back?"
 			change.finished = "rolled back " + args[0]
-			return a.changeRevision(cmd.Context(), change, func(ctx context.Context, dryRun bool) (*progressStream, error) {
-				request.DryRun = dryRun
+			return a.changeRevision(cmd.Context(), change, func(ctx context.Context, dryRun bool, agreed string) (*progressStream, error) {
+				request.DryRun, request.Agreed = dryRun, agreed
 				return a.client.Cluster.Rollback(ctx, connect.NewRequest(request))
 			})
 		},
@@ -49,14 +49,14 @@ func (r *revisionChange) add(a *app, cmd *cobra.Command) {
 	addOutput(cmd, &r.output)
 }
 
-func (a *app) changeRevision(ctx context.Context, change revisionChange, call func(ctx context.Context, dryRun bool) (*progressStream, error)) error {
+func (a *app) changeRevision(ctx context.Context, change revisionChange, call func(ctx context.Context, dryRun bool, agreed string) (*progressStream, error)) error {
 	if change.output == jsonFormat && !change.dryRun {
 		return usage("-o json shows a plan, and needs --dry-run")
 	}
 	if _, err := a.connect(ctx); err != nil {
 		return err
 	}
-	planned, err := plan(ctx, func(ctx context.Context) (*progressStream, error) { return call(ctx, true) })
+	planned, err := plan(ctx, func(ctx context.Context) (*progressStream, error) { return call(ctx, true, "") })
 	if err != nil {
 		return err
 	}
@@ -67,10 +67,11 @@ func (a *app) changeRevision(ctx context.Context, change revisionChange, call fu
 	if upToDate(planned) {
 		return nil
 	}
-	if err := a.confirm(ctx, change.yes, change.question); err != nil {
+	agreed, err := a.agree(ctx, change.yes, planned, change.question)
+	if err != nil {
 		return err
 	}
-	progress, err := a.followPlan(ctx, planned, func(ctx context.Context) (*progressStream, error) { return call(ctx, false) })
+	progress, err := a.followPlan(ctx, planned, func(ctx context.Context) (*progressStream, error) { return call(ctx, false, agreed) })
 	if err != nil {
 		return err
 	}

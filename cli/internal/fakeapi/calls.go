@@ -80,6 +80,10 @@ func (c cluster) StopServices(ctx context.Context, r *connect.Request[uncloudv1.
 	return told(ctx, c.api.StopServices, r, s)
 }
 
+func (c cluster) PlanRemoval(_ context.Context, r *connect.Request[uncloudv1.ServicesRequest]) (*connect.Response[uncloudv1.Plan], error) {
+	return unary(c.api.PlanRemoval, r)
+}
+
 func (c cluster) RemoveServices(ctx context.Context, r *connect.Request[uncloudv1.ServicesRequest], s *connect.ServerStream[uncloudv1.Progress]) error {
 	return told(ctx, c.api.RemoveServices, r, s)
 }

@@ -44,6 +44,7 @@ type API struct {
 	Scale          func(context.Context, *uncloudv1.ScaleRequest, Tell) error
 	StartServices  func(context.Context, *uncloudv1.ServicesRequest, Tell) error
 	StopServices   func(context.Context, *uncloudv1.ServicesRequest, Tell) error
+	PlanRemoval    func(*uncloudv1.ServicesRequest) (*uncloudv1.Plan, error)
 	RemoveServices func(context.Context, *uncloudv1.ServicesRequest, Tell) error
 	Rollback       func(context.Context, *uncloudv1.RollbackRequest, Tell) error
 

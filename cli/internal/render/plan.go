@@ -33,7 +33,11 @@ func (u *UI) servicePlan(plan *uncloudv1.ServicePlan) {
 		u.Out.Line("    %s", difference)
 	}
 	for _, step := range plan.GetSteps() {
-		u.Out.Line("  %s %s%s", u.mark(stepMark(step.GetKind())), step.GetText(), u.because(step))
+		mark := stepMark(step.GetKind())
+		if plan.GetChange() == "remove" {
+			mark = "-" // its volumes, too
+		}
+		u.Out.Line("  %s %s%s", u.mark(mark), step.GetText(), u.because(step))
 	}
 }
 

@@ -85,6 +85,9 @@ const (
 	// ClusterServiceStopServicesProcedure is the fully-qualified name of the ClusterService's
 	// StopServices RPC.
 	ClusterServiceStopServicesProcedure = "/uncloud.v1.ClusterService/StopServices"
+	// ClusterServicePlanRemovalProcedure is the fully-qualified name of the ClusterService's
+	// PlanRemoval RPC.
+	ClusterServicePlanRemovalProcedure = "/uncloud.v1.ClusterService/PlanRemoval"
 	// ClusterServiceRemoveServicesProcedure is the fully-qualified name of the ClusterService's
 	// RemoveServices RPC.
 	ClusterServiceRemoveServicesProcedure = "/uncloud.v1.ClusterService/RemoveServices"
@@ -116,6 +119,8 @@ type ClusterServiceClient interface {
 	Scale(context.Context, *connect.Request[v1.ScaleRequest]) (*connect.ServerStreamForClient[v1.Progress], error)
 	StartServices(context.Context, *connect.Request[v1.ServicesRequest]) (*connect.ServerStreamForClient[v1.Progress], error)
 	StopServices(context.Context, *connect.Request[v1.ServicesRequest]) (*connect.ServerStreamForClient[v1.Progress], error)
+	// What RemoveServices would do, and nothing else.
+	PlanRemoval(context.Context, *connect.Request[v1.ServicesRequest]) (*connect.Response[v1.Plan], error)
 	RemoveServices(context.Context, *connect.Request[v1.ServicesRequest]) (*connect.ServerStreamForClient[v1.Progress], error)
 	Rollback(context.Context, *connect.Request[v1.RollbackRequest]) (*connect.ServerStreamForClient[v1.Progress], error)
 }
@@ -239,6 +244,12 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("StopServices")),
 			connect.WithClientOptions(opts...),
 		),
+		planRemoval: connect.NewClient[v1.ServicesRequest, v1.Plan](
+			httpClient,
+			baseURL+ClusterServicePlanRemovalProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("PlanRemoval")),
+			connect.WithClientOptions(opts...),
+		),
 		removeServices: connect.NewClient[v1.ServicesRequest, v1.Progress](
 			httpClient,
 			baseURL+ClusterServiceRemoveServicesProcedure,
@@ -274,6 +285,7 @@ type clusterServiceClient struct {
 	scale          *connect.Client[v1.ScaleRequest, v1.Progress]
 	startServices  *connect.Client[v1.ServicesRequest, v1.Progress]
 	stopServices   *connect.Client[v1.ServicesRequest, v1.Progress]
+	planRemoval    *connect.Client[v1.ServicesRequest, v1.Plan]
 	removeServices *connect.Client[v1.ServicesRequest, v1.Progress]
 	rollback       *connect.Client[v1.RollbackRequest, v1.Progress]
 }
@@ -368,6 +380,11 @@ func (c *clusterServiceClient) StopServices(ctx context.Context, req *connect.Re
 	return c.stopServices.CallServerStream(ctx, req)
 }
 
+// PlanRemoval calls uncloud.v1.ClusterService.PlanRemoval.
+func (c *clusterServiceClient) PlanRemoval(ctx context.Context, req *connect.Request[v1.ServicesRequest]) (*connect.Response[v1.Plan], error) {
+	return c.planRemoval.CallUnary(ctx, req)
+}
+
 // RemoveServices calls uncloud.v1.ClusterService.RemoveServices.
 func (c *clusterServiceClient) RemoveServices(ctx context.Context, req *connect.Request[v1.ServicesRequest]) (*connect.ServerStreamForClient[v1.Progress], error) {
 	return c.removeServices.CallServerStream(ctx, req)
@@ -402,6 +419,8 @@ type ClusterServiceHandler interface {
 	Scale(context.Context, *connect.Request[v1.ScaleRequest], *connect.ServerStream[v1.Progress]) error
 	StartServices(context.Context, *connect.Request[v1.ServicesRequest], *connect.ServerStream[v1.Progress]) error
 	StopServices(context.Context, *connect.Request[v1.ServicesRequest], *connect.ServerStream[v1.Progress]) error
+	// What RemoveServices would do, and nothing else.
+	PlanRemoval(context.Context, *connect.Request[v1.ServicesRequest]) (*connect.Response[v1.Plan], error)
 	RemoveServices(context.Context, *connect.Request[v1.ServicesRequest], *connect.ServerStream[v1.Progress]) error
 	Rollback(context.Context, *connect.Request[v1.RollbackRequest], *connect.ServerStream[v1.Progress]) error
 }
@@ -521,6 +540,12 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("StopServices")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServicePlanRemovalHandler := connect.NewUnaryHandler(
+		ClusterServicePlanRemovalProcedure,
+		svc.PlanRemoval,
+		connect.WithSchema(clusterServiceMethods.ByName("PlanRemoval")),
+		connect.WithHandlerOptions(opts...),
+	)
 	clusterServiceRemoveServicesHandler := connect.NewServerStreamHandler(
 		ClusterServiceRemoveServicesProcedure,
 		svc.RemoveServices,
@@ -571,6 +596,8 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceStartServicesHandler.ServeHTTP(w, r)
 		case ClusterServiceStopServicesProcedure:
 			clusterServiceStopServicesHandler.ServeHTTP(w, r)
+		case ClusterServicePlanRemovalProcedure:
+			clusterServicePlanRemovalHandler.ServeHTTP(w, r)
 		case ClusterServiceRemoveServicesProcedure:
 			clusterServiceRemoveServicesHandler.ServeHTTP(w, r)
 		case ClusterServiceRollbackProcedure:
@@ -654,6 +681,10 @@ func (UnimplementedClusterServiceHandler) StartServices(context.Context, *connec
 
 func (UnimplementedClusterServiceHandler) StopServices(context.Context, *connect.Request[v1.ServicesRequest], *connect.ServerStream[v1.Progress]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.ClusterService.StopServices is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) PlanRemoval(context.Context, *connect.Request[v1.ServicesRequest]) (*connect.Response[v1.Plan], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.ClusterService.PlanRemoval is not implemented"))
 }
 
 func (UnimplementedClusterServiceHandler) RemoveServices(context.Context, *connect.Request[v1.ServicesRequest], *connect.ServerStream[v1.Progress]) error {
