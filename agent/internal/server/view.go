@@ -138,13 +138,30 @@ func (v view) serviceNotes(s spec.Service) []*uncloudv1.HealthNote {
 			out = append(out, &uncloudv1.HealthNote{Code: "route-taken", Text: c.Text()})
 		}
 	}
-	for _, r := range v.rollouts(s.ID) {
-		if r.GetStage() == string(spec.RolloutSuperseded) {
-			out = append(out, &uncloudv1.HealthNote{Code: "superseded", Text: "revision " + r.GetToRevision() + " was superseded by " + s.Revision})
-			break
-		}
+	if lost := v.superseded(s); lost != "" {
+		out = append(out, &uncloudv1.HealthNote{Code: "superseded", Text: "revision " + lost + " was superseded by " + s.Revision})
 	}
 	return out
+}
+
+// superseded is the revision of the last rollout that gave way to another
+// revision, until a rollout of the service is done after it: then the service is
+// where it was to go, and the rest is history.
+func (v view) superseded(s spec.Service) (revision string) {
+	var lost, done time.Time
+	for _, r := range v.Rollouts {
+		switch {
+		case r.Service != s.ID:
+		case r.Stage == spec.RolloutDone && r.EndedAt.After(done):
+			done = r.EndedAt
+		case r.Stage == spec.RolloutSuperseded && r.To != s.Revision && r.EndedAt.After(lost):
+			revision, lost = r.To, r.EndedAt
+		}
+	}
+	if !lost.After(done) {
+		return ""
+	}
+	return revision
 }
 
 // inspectService is a service with everything that is known of it.
