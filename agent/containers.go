@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -39,7 +40,12 @@ func (c containers) Logs(ctx context.Context, replica string, opts server.LogOpt
 		return err
 	}
 	o := runtime.LogOptions{Follow: opts.Follow, Tail: opts.Tail, Since: opts.Since, Until: opts.Until}
-	return c.engine.Logs(ctx, found.ID, o, func(l runtime.LogLine) error { return emit(server.LogLine(l)) })
+	if opts.Container != "" && opts.Container != found.ID {
+		o.Tail, o.Since = -1, time.Time{}
+	}
+	return c.engine.Logs(ctx, found.ID, o, func(l runtime.LogLine) error {
+		return emit(server.LogLine{At: l.At, Stderr: l.Stderr, Text: l.Text, Container: found.ID})
+	})
 }
 
 func (c containers) Exec(ctx context.Context, replica string, opts server.ExecOptions, streams server.ExecStreams) (int, error) {

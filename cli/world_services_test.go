@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +28,7 @@ func (w *world) replicas() []*uncloudv1.Replica {
 	if w.is("m3-down") {
 		lost = "unknown"
 	}
-	return []*uncloudv1.Replica{
+	all := []*uncloudv1.Replica{
 		{
 			Id: "rep_c1", Name: "cache-c1c1", Project: "blog", Service: "cache", Machine: "m1", MachineId: "mch_one", Wanted: "running", State: "running",
 			Health: "none", Address: "10.210.19.9", Image: "cache:1", Revision: "rev_c", Since: ago(time.Hour),
@@ -53,6 +54,15 @@ func (w *world) replicas() []*uncloudv1.Replica {
 			Health: "healthy", Address: "10.210.7.2", Image: "web:1", Revision: "rev_1", Since: ago(3 * time.Minute),
 		},
 	}
+	if w.is("deployed") {
+		all = append(all, &uncloudv1.Replica{Id: "rep_w4", Name: "web-d4d4", Project: "shop", Service: "web", Machine: "m2", MachineId: "mch_two"})
+	}
+	return w.left(all)
+}
+
+// left are the replicas of services that were not removed.
+func (w *world) left(all []*uncloudv1.Replica) []*uncloudv1.Replica {
+	return slices.DeleteFunc(all, func(r *uncloudv1.Replica) bool { return r.GetService() == "web" && w.is("web-removed") })
 }
 
 func (w *world) services() []*uncloudv1.Service {
@@ -83,6 +93,9 @@ func (w *world) inspectService(r *uncloudv1.InspectServiceRequest) (*uncloudv1.S
 		w.happens("watched")
 	}
 	for _, s := range w.services() {
+		if s.GetName() == "web" && w.is("web-removed") {
+			continue
+		}
 		if name := r.GetService(); name != s.GetId() && name != s.GetName() && name != s.GetProject()+"/"+s.GetName() {
 			continue
 		}
@@ -315,9 +328,17 @@ func (w *world) logs(ctx context.Context, machine string, r *uncloudv1.LogsReque
 		return err
 	}
 	w.note("logs %s on %s tail=%d follow=%t since=%s", strings.Join(r.GetReplicas(), ","), name, r.GetTail(), r.GetFollow(), r.GetSince().AsTime().Format(time.RFC3339))
-	offsets := map[string][]int{"rep_w1": {1, 4, 5}, "rep_w2": {2, 6}, "rep_w3": {3, 7}}
-	for _, second := range offsets[r.GetReplicas()[0]] {
-		line := &uncloudv1.LogLine{Replica: r.GetReplicas()[0], At: timestamppb.New(noon.Add(time.Duration(second) * time.Second)), Text: fmt.Sprintf("line %d", second), Stderr: second == 5}
+	offsets := map[string][]int{"rep_w1": {1, 4, 5}, "rep_w2": {2, 6}, "rep_w3": {3, 7}, "rep_w4": {9}}
+	replica, since := r.GetReplicas()[0], r.GetSince().AsTime().Sub(noon)/time.Second
+	if w.is("crashes") && replica == "rep_w1" && r.GetContainer() != "" {
+		offsets["rep_w1"] = []int{1, 4, 5, 8}
+		w.happens("opened-again")
+	}
+	for _, second := range offsets[replica] {
+		if time.Duration(second) < since {
+			continue
+		}
+		line := &uncloudv1.LogLine{Replica: r.GetReplicas()[0], At: timestamppb.New(noon.Add(time.Duration(second) * time.Second)), Text: fmt.Sprintf("line %d", second), Stderr: second == 5, Container: "of_" + replica}
 		if err := say(line); err != nil {
 			return err
 		}
@@ -326,9 +347,22 @@ func (w *world) logs(ctx context.Context, machine string, r *uncloudv1.LogsReque
 		if name == "m1" {
 			w.happens("following")
 		}
-		<-ctx.Done()
+		w.happens("following-" + replica)
+		w.untilItEnds(ctx, replica, r.GetContainer() != "")
 	}
 	return nil
+}
+
+// untilItEnds waits for the end of a replica's container: those of web end with
+// the service, and the first of them may crash at once.
+func (w *world) untilItEnds(ctx context.Context, replica string, again bool) {
+	if w.is("crashes") && replica == "rep_w1" && !again {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-w.event("web-removed"):
+	}
 }
 
 // exec is a container with a few commands.

@@ -45,6 +45,7 @@ func (w *world) order(word string, args []string, callsFile string) error {
 		return os.WriteFile(callsFile, []byte(text), 0o600)
 	}
 	w.tell(word, strings.Join(args, " "))
+	w.happens(word)
 	return nil
 }
 

@@ -147,13 +147,17 @@ type LogOptions struct {
 	Follow       bool
 	Tail         int
 	Since, Until time.Time
+	// Container is whose lines were read until Since; empty: nobody's. Of any
+	// other container all lines are wanted.
+	Container string
 }
 
 // LogLine is one line that a container wrote.
 type LogLine struct {
-	At     time.Time
-	Stderr bool
-	Text   string
+	At        time.Time
+	Stderr    bool
+	Text      string
+	Container string // the engine's id
 }
 
 // ExecOptions are the choices of an exec.

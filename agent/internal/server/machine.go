@@ -150,7 +150,7 @@ func (s machineService) Logs(ctx context.Context, req *connect.Request[uncloudv1
 	if err != nil {
 		return err
 	}
-	opts := LogOptions{Follow: req.Msg.GetFollow(), Tail: int(req.Msg.GetTail())}
+	opts := LogOptions{Follow: req.Msg.GetFollow(), Tail: int(req.Msg.GetTail()), Container: req.Msg.GetContainer()}
 	if t := req.Msg.GetSince(); t != nil {
 		opts.Since = t.AsTime()
 	}
@@ -162,7 +162,7 @@ func (s machineService) Logs(ctx context.Context, req *connect.Request[uncloudv1
 		return m.Engine.Logs(ctx, id, opts, func(line LogLine) error {
 			sending.Lock()
 			defer sending.Unlock()
-			return stream.Send(&uncloudv1.LogLine{Replica: id, At: timestamppb.New(line.At), Stderr: line.Stderr, Text: line.Text})
+			return stream.Send(&uncloudv1.LogLine{Replica: id, At: timestamppb.New(line.At), Stderr: line.Stderr, Text: line.Text, Container: line.Container})
 		})
 	})
 }

@@ -657,9 +657,12 @@ type LogsRequest struct {
 	Replicas []string `protobuf:"bytes,1,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	Follow   bool     `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
 	// Lines from the end; -1 is all.
-	Tail          int32                  `protobuf:"varint,3,opt,name=tail,proto3" json:"tail,omitempty"`
-	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
-	Until         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
+	Tail  int32                  `protobuf:"varint,3,opt,name=tail,proto3" json:"tail,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	Until *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
+	// The container whose lines were read until since. When the replica has
+	// another one by now, all that it wrote is sent, whatever since and tail say.
+	Container     string `protobuf:"bytes,6,opt,name=container,proto3" json:"container,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -729,12 +732,21 @@ func (x *LogsRequest) GetUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *LogsRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
 type LogLine struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Replica       string                 `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	Stderr        bool                   `protobuf:"varint,3,opt,name=stderr,proto3" json:"stderr,omitempty"`
-	Text          string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Replica string                 `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	At      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	Stderr  bool                   `protobuf:"varint,3,opt,name=stderr,proto3" json:"stderr,omitempty"`
+	Text    string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	// The engine's id of the container that wrote it.
+	Container     string `protobuf:"bytes,5,opt,name=container,proto3" json:"container,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -793,6 +805,13 @@ func (x *LogLine) GetStderr() bool {
 func (x *LogLine) GetText() string {
 	if x != nil {
 		return x.Text
+	}
+	return ""
+}
+
+func (x *LogLine) GetContainer() string {
+	if x != nil {
+		return x.Container
 	}
 	return ""
 }
@@ -3014,18 +3033,20 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"\x04sent\x18\a \x01(\x03R\x04sent\x12\x1f\n" +
 	"\vallowed_ips\x18\b \x03(\tR\n" +
 	"allowedIps\x12\x15\n" +
-	"\x06rtt_ms\x18\t \x01(\x01R\x05rttMs\"\xb9\x01\n" +
+	"\x06rtt_ms\x18\t \x01(\x01R\x05rttMs\"\xd7\x01\n" +
 	"\vLogsRequest\x12\x1a\n" +
 	"\breplicas\x18\x01 \x03(\tR\breplicas\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x12\n" +
 	"\x04tail\x18\x03 \x01(\x05R\x04tail\x120\n" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
-	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"{\n" +
+	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x1c\n" +
+	"\tcontainer\x18\x06 \x01(\tR\tcontainer\"\x99\x01\n" +
 	"\aLogLine\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\tR\areplica\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
 	"\x06stderr\x18\x03 \x01(\bR\x06stderr\x12\x12\n" +
-	"\x04text\x18\x04 \x01(\tR\x04text\"\xa5\x01\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x12\x1c\n" +
+	"\tcontainer\x18\x05 \x01(\tR\tcontainer\"\xa5\x01\n" +
 	"\vExecRequest\x12+\n" +
 	"\x05start\x18\x01 \x01(\v2\x15.uncloud.v1.ExecStartR\x05start\x12\x14\n" +
 	"\x05stdin\x18\x02 \x01(\fR\x05stdin\x12!\n" +

@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	uncloudv1 "uncloud/api/uncloud/v1"
@@ -24,8 +25,11 @@ type logs struct {
 	machines           []string
 	output             format
 
-	mu     sync.Mutex
-	silent map[string]bool // machines that were told about
+	mu      sync.Mutex
+	silent  map[string]bool // machines that were told about
+	unread  error           // why the first log could not be read
+	sources []string        // of the streams, as they are shown
+	width   int             // of the longest
 }
 
 func newLogs(a *app) *cobra.Command {
@@ -33,7 +37,9 @@ func newLogs(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "logs [SERVICE|REPLICA...]", Short: "Show what services wrote, merged by time",
 		Long: "Show what services wrote, merged by time over all replicas and machines. Without a name: the services\n" +
-			"of the Compose file here. What a container wrote to its standard error goes to standard error.",
+			"of the Compose file here. What a container wrote to its standard error goes to standard error.\n\n" +
+			"With -f it goes on through restarts, deploys and machines that are away, until ctrl-c or until what was\n" +
+			"named is gone. Without -f, logs that cannot be read are told, and the exit code is 1.",
 		Example: "  uc logs -f web\n  uc logs --since 1h -n all web db",
 		Args:    atLeast(0), RunE: l.run, ValidArgsFunction: a.completeServices,
 	}
@@ -63,6 +69,9 @@ func (l *logs) run(cmd *cobra.Command, names []string) error {
 	}
 	if replicas = l.onMachines(replicas); len(replicas) == 0 {
 		return faults.New(faults.NotFound, "none of the machines runs a replica of that").WithHint("uc ps")
+	}
+	if l.follow {
+		return l.followAll(ctx, request, names, replicas)
 	}
 	return l.show(ctx, request, replicas)
 }
@@ -102,6 +111,9 @@ func (l *logs) onMachines(replicas []*uncloudv1.Replica) []*uncloudv1.Replica {
 }
 
 func (l *logs) request() (*uncloudv1.LogsRequest, error) {
+	if l.follow && l.until != "" {
+		return nil, usage("-f goes on from now, and takes no --until").hint("uc logs --until %s", l.until)
+	}
 	request := &uncloudv1.LogsRequest{Follow: l.follow, Tail: -1}
 	if l.tail != "all" {
 		tail, err := strconv.ParseInt(l.tail, 10, 32)
@@ -135,40 +147,53 @@ func (l *logs) pointInTime(text string) (*timestamppb.Timestamp, error) {
 // show opens one stream a replica, because each is in order by itself, and
 // writes them as one.
 func (l *logs) show(ctx context.Context, request *uncloudv1.LogsRequest, replicas []*uncloudv1.Replica) error {
-	var streams []<-chan *uncloudv1.LogLine
+	var streams []logStream
 	for _, r := range replicas {
 		lines := make(chan *uncloudv1.LogLine, mergeAhead)
 		streams = append(streams, lines)
-		go l.read(ctx, request, r, lines)
+		l.addSource(r)
+		go func() {
+			defer close(lines)
+			err := l.read(ctx, request, r, func(line *uncloudv1.LogLine) error { return pass(ctx, lines, line) })
+			if err != nil && ctx.Err() == nil {
+				l.missing(r, err)
+			}
+		}()
 	}
-	patience := mergePatience
-	if !l.follow {
-		patience = 0
+	if err := merge(ctx, streams, nil, 0, l.write); err != nil {
+		return err
 	}
-	err := merge(ctx, streams, patience, l.writer(replicas))
-	if l.follow && ctx.Err() != nil {
-		return nil // that is how following ends
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.unread == nil {
+		return nil
 	}
-	return err
+	return faults.New(faults.CodeOf(l.unread), "not all logs could be read").WithHint("see what runs where: uc ps").Because(l.unread)
 }
 
-func (l *logs) read(ctx context.Context, request *uncloudv1.LogsRequest, r *uncloudv1.Replica, lines chan<- *uncloudv1.LogLine) {
-	defer close(lines)
-	own := &uncloudv1.LogsRequest{Replicas: []string{r.GetId()}, Follow: request.Follow, Tail: request.Tail, Since: request.Since, Until: request.Until}
+// read hands on what one call tells of a replica, until it ends.
+func (l *logs) read(ctx context.Context, request *uncloudv1.LogsRequest, r *uncloudv1.Replica, hand func(*uncloudv1.LogLine) error) error {
+	own := proto.CloneOf(request)
+	own.Replicas = []string{r.GetId()}
 	stream, err := l.client.Machine(r.GetMachineId()).Logs(ctx, connect.NewRequest(own))
-	if err == nil {
-		defer stream.Close()
-		for stream.Receive() {
-			select {
-			case lines <- stream.Msg():
-			case <-ctx.Done():
-				return
-			}
-		}
-		err = stream.Err()
+	if err != nil {
+		return err
 	}
-	if err != nil && ctx.Err() == nil {
-		l.missing(r, err)
+	defer stream.Close()
+	for stream.Receive() {
+		if err := hand(stream.Msg()); err != nil {
+			return err
+		}
+	}
+	return stream.Err()
+}
+
+func pass(ctx context.Context, to chan<- *uncloudv1.LogLine, line *uncloudv1.LogLine) error {
+	select {
+	case to <- line:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -176,6 +201,9 @@ func (l *logs) read(ctx context.Context, request *uncloudv1.LogsRequest, r *uncl
 func (l *logs) missing(r *uncloudv1.Replica, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.unread == nil {
+		l.unread = err
+	}
 	switch faults.CodeOf(err) {
 	case faults.MachineDown, faults.Unreachable:
 		if !l.silent[r.GetMachineId()] {
@@ -187,30 +215,40 @@ func (l *logs) missing(r *uncloudv1.Replica, err error) {
 	}
 }
 
-// writer writes a line of the n-th replica to the stream that the container
-// wrote it to.
-func (l *logs) writer(replicas []*uncloudv1.Replica) func(n int, line *uncloudv1.LogLine) error {
-	prefixes, width := make([]string, len(replicas)), 0
-	for i, r := range replicas {
-		prefixes[i] = r.GetService() + "/" + r.GetName() + " " + r.GetMachine()
-		width = max(width, len(prefixes[i]))
+// answers notes that a machine does: when it falls silent anew, that is told anew.
+func (l *logs) answers(r *uncloudv1.Replica) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.silent, r.GetMachineId())
+}
+
+// addSource names the next stream.
+func (l *logs) addSource(r *uncloudv1.Replica) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	source := r.GetService() + "/" + r.GetName() + " " + r.GetMachine()
+	l.sources, l.width = append(l.sources, source), max(l.width, len(source))
+}
+
+// write writes a line of the n-th stream to the stream that the container wrote
+// it to.
+func (l *logs) write(n int, line *uncloudv1.LogLine) error {
+	out := l.ui.Out
+	if line.GetStderr() {
+		out = l.ui.Err
 	}
-	return func(n int, line *uncloudv1.LogLine) error {
-		out := l.ui.Out
-		if line.GetStderr() {
-			out = l.ui.Err
-		}
-		if l.output == jsonFormat {
-			b, err := render.Message(line)
-			l.ui.Out.Line("%s", b)
-			return err
-		}
-		at := ""
-		if l.timestamps {
-			at = line.GetAt().AsTime().UTC().Format("2006-01-02T15:04:05.000Z") + " "
-		}
-		prefix := prefixes[n] + strings.Repeat(" ", width-len(prefixes[n]))
-		out.Line("%s%s %s", at, out.Source(n, prefix+" |"), line.GetText())
-		return nil
+	if l.output == jsonFormat {
+		b, err := render.Message(line)
+		l.ui.Out.Line("%s", b)
+		return err
 	}
+	at := ""
+	if l.timestamps {
+		at = line.GetAt().AsTime().UTC().Format("2006-01-02T15:04:05.000Z") + " "
+	}
+	l.mu.Lock()
+	prefix := l.sources[n] + strings.Repeat(" ", l.width-len(l.sources[n]))
+	l.mu.Unlock()
+	out.Line("%s%s %s", at, out.Source(n, prefix+" |"), line.GetText())
+	return nil
 }

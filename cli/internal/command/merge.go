@@ -17,20 +17,20 @@ const (
 )
 
 // merge hands on the lines of streams, each in order of time, as one in order
-// of time. It ends when all streams have. A line is due when every stream that
+// of time. It ends when all streams have, also those that more brings until it
+// is closed; nil brings none. A line is due when every stream that
 // has not ended has shown its next line. With patience 0 that is waited for;
 // otherwise a stream that stays silent for so long is not waited for again
 // until it has said something.
 //
 //	a  1 . . 4 .        hands on 1, 2, 3; then 4 when b shows
 //	b  . 2 3 . . . .    a later line, ends, or stays silent
-func merge(ctx context.Context, streams []<-chan *uncloudv1.LogLine, patience time.Duration, hand func(n int, line *uncloudv1.LogLine) error) error {
-	m := &merger{streams: streams, heads: make([]head, len(streams)), arrived: make(chan arrival), open: len(streams)}
+func merge(ctx context.Context, streams []logStream, more <-chan logStream, patience time.Duration, hand func(n int, line *uncloudv1.LogLine) error) error {
+	m := &merger{more: more, arrived: make(chan arrival)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for n := range streams {
-		m.heads[n].taken = make(chan struct{}, 1)
-		go m.pump(ctx, n)
+	for _, s := range streams {
+		m.join(ctx, s)
 	}
 	for {
 		n, err := m.due(ctx, patience)
@@ -45,10 +45,13 @@ func merge(ctx context.Context, streams []<-chan *uncloudv1.LogLine, patience ti
 	}
 }
 
+// logStream is closed when it ends.
+type logStream = <-chan *uncloudv1.LogLine
+
 // merger is the next line of each stream.
 type merger struct {
-	streams []<-chan *uncloudv1.LogLine
 	heads   []head
+	more    <-chan logStream // nil: no other joins
 	arrived chan arrival
 	open    int // streams that have not ended
 }
@@ -56,7 +59,7 @@ type merger struct {
 type head struct {
 	line  *uncloudv1.LogLine // nil: not there yet, or the stream ended
 	quiet bool               // ended, or silent for longer than patience
-	taken chan struct{}
+	taken chan<- struct{}
 }
 
 type arrival struct {
@@ -64,12 +67,19 @@ type arrival struct {
 	line *uncloudv1.LogLine // nil: the stream ended
 }
 
+func (m *merger) join(ctx context.Context, stream logStream) {
+	taken := make(chan struct{}, 1)
+	m.heads = append(m.heads, head{taken: taken})
+	m.open++
+	go m.pump(ctx, len(m.heads)-1, stream, taken)
+}
+
 // pump shows a stream's next line each time the one before was taken.
-func (m *merger) pump(ctx context.Context, n int) {
+func (m *merger) pump(ctx context.Context, n int, stream logStream, taken <-chan struct{}) {
 	for {
 		var next arrival
 		select {
-		case line := <-m.streams[n]: // nil once it is closed
+		case line := <-stream: // nil once it is closed
 			next = arrival{n, line}
 		case <-ctx.Done():
 			return
@@ -83,7 +93,7 @@ func (m *merger) pump(ctx context.Context, n int) {
 			return
 		}
 		select {
-		case <-m.heads[n].taken:
+		case <-taken:
 		case <-ctx.Done():
 			return
 		}
@@ -93,7 +103,7 @@ func (m *merger) pump(ctx context.Context, n int) {
 // due waits for a line that is due and is its stream; -1 when all have ended.
 func (m *merger) due(ctx context.Context, patience time.Duration) (int, error) {
 	var late <-chan time.Time
-	for m.open > 0 {
+	for m.open > 0 || m.more != nil {
 		first, complete := m.first()
 		if complete {
 			return first, nil
@@ -106,6 +116,12 @@ func (m *merger) due(ctx context.Context, patience time.Duration) (int, error) {
 		select {
 		case a := <-m.arrived:
 			m.arrive(a)
+		case stream, ok := <-m.more:
+			if ok {
+				m.join(ctx, stream)
+			} else {
+				m.more = nil
+			}
 		case <-late:
 			m.stopWaiting()
 			return first, nil

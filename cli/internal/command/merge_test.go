@@ -30,7 +30,7 @@ func secondsOf(lines []*uncloudv1.LogLine) []int {
 func TestMergeIsInOrderAndComplete(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var all []int
-		var streams []<-chan *uncloudv1.LogLine
+		var streams []logStream
 		for range rapid.IntRange(0, 5).Draw(t, "streams") {
 			seconds := rapid.SliceOfN(rapid.IntRange(0, 50), 0, 20).Draw(t, "seconds")
 			slices.Sort(seconds)
@@ -45,7 +45,7 @@ func TestMergeIsInOrderAndComplete(t *testing.T) {
 			}()
 		}
 		var got []*uncloudv1.LogLine
-		err := merge(context.Background(), streams, 0, func(_ int, l *uncloudv1.LogLine) error {
+		err := merge(context.Background(), streams, nil, 0, func(_ int, l *uncloudv1.LogLine) error {
 			got = append(got, l)
 			return nil
 		})
@@ -74,7 +74,7 @@ func TestMergeDoesNotStallOnTheSilent(t *testing.T) {
 		}()
 		began := time.Now()
 		lines, took := 0, time.Duration(0)
-		err := merge(ctx, []<-chan *uncloudv1.LogLine{busy, silent}, mergePatience, func(int, *uncloudv1.LogLine) error {
+		err := merge(ctx, []logStream{busy, silent}, nil, mergePatience, func(int, *uncloudv1.LogLine) error {
 			lines++
 			took = time.Since(began)
 			return nil
@@ -100,7 +100,7 @@ func TestMergeWaitsForLateLines(t *testing.T) {
 			close(late)
 		}()
 		var got []*uncloudv1.LogLine
-		err := merge(context.Background(), []<-chan *uncloudv1.LogLine{early, late}, mergePatience, func(_ int, l *uncloudv1.LogLine) error {
+		err := merge(context.Background(), []logStream{early, late}, nil, mergePatience, func(_ int, l *uncloudv1.LogLine) error {
 			got = append(got, l)
 			return nil
 		})
@@ -114,7 +114,7 @@ func TestMergeEndsWithItsReader(t *testing.T) {
 	c := make(chan *uncloudv1.LogLine, 1)
 	c <- lineAt(1)
 	broken := errors.New("nobody reads")
-	err := merge(context.Background(), []<-chan *uncloudv1.LogLine{c}, 0, func(int, *uncloudv1.LogLine) error { return broken })
+	err := merge(context.Background(), []logStream{c}, nil, 0, func(int, *uncloudv1.LogLine) error { return broken })
 	if !errors.Is(err, broken) {
 		t.Errorf("ended with %v", err)
 	}
