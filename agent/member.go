@@ -26,6 +26,7 @@ import (
 	"uncloud/agent/internal/runtime"
 	"uncloud/agent/internal/runtime/podman"
 	"uncloud/agent/internal/server"
+	"uncloud/agent/internal/stall"
 	"uncloud/agent/internal/store"
 	statesync "uncloud/agent/internal/sync"
 	uncloudv1 "uncloud/api/uncloud/v1"
@@ -63,11 +64,13 @@ type member struct {
 	steering sync.Mutex // held while mesh and firewall are told of a state
 
 	namesLoaded, ingressLoaded loadedState // what they work with
+	ingressTurn                stall.Turn
 
 	ready    chan struct{} // closed when this machine has caught up
 	again    chan struct{} // steer once more
 	renet    chan struct{} // look at the network of the containers once more
 	ping     chan chan struct{}
+	loops    map[string]func() time.Duration // by subsystem: how long the present turn has run
 	troubles troubles
 
 	cannotMerge atomic.Pointer[error] // why the last change of another machine could not be kept
@@ -155,6 +158,9 @@ func (m *member) wire() (err error) {
 	})
 	if err != nil {
 		return err
+	}
+	m.loops = map[string]func() time.Duration{
+		"sync": m.sync.Stalled, "reconcile": m.replicas.Stalled, "gossip": m.gossip.Stalled, "rollout": m.driver.Stalled, "ingress": m.ingressTurn.Took,
 	}
 	return m.wireUpgrades()
 }

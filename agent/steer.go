@@ -160,6 +160,7 @@ func (m *member) steerIngress(ctx context.Context) error {
 	wake, stop := m.wakes()
 	defer stop()
 	for {
+		m.ingressTurn.Begin()
 		state, known := m.store.StateKnown()
 		if err := m.loadIngress(ctx, state, m.gossip.Alive(), known); err == nil {
 			m.ingressLoaded.set(known)
@@ -168,6 +169,7 @@ func (m *member) steerIngress(ctx context.Context) error {
 			m.troubles.setError("ingress", "ingress", err)
 			m.log.Warn("load ingress", "err", err)
 		}
+		m.ingressTurn.End()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -25,11 +25,16 @@ func notify(state string) {
 // milliseconds, on a poor disk seconds; one that takes longer will not end.
 const storeStall = 30 * time.Second
 
+// loopStall is how long any other loop may take for a turn. The slowest look
+// waits half a minute for a container engine that is deaf, and as long for the
+// store; one that takes longer will not end.
+const loopStall = 2 * time.Minute
+
 // watchdog tells the service manager that the agent lives, as long as the
-// member's steering answers and the store's writer ends its turns: a deadlock
-// anywhere on their paths stops the messages, and the manager ends the agent,
-// which says where it stands, and starts it anew. Containers and kernel tunnels
-// go on meanwhile.
+// member's steering answers, and the store's writer and all other loops end
+// their turns: a deadlock anywhere on their paths stops the messages, and the
+// manager ends the agent, which says where it stands, and starts it anew.
+// Containers and kernel tunnels go on meanwhile.
 func (a *Agent) watchdog(ctx context.Context) error {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
@@ -61,9 +66,21 @@ func (m *member) lives(ctx context.Context, within time.Duration) bool {
 	case !m.answers(ctx, within):
 		m.log.Error("steering does not answer: the watchdog will end the agent")
 	default:
-		return true
+		return m.turns()
 	}
 	return false
+}
+
+// turns is false, and said in the log, if a loop does not end its turn.
+func (m *member) turns() bool {
+	all := true
+	for name, stalled := range m.loops {
+		if took := stalled(); took > loopStall {
+			m.sub(name).Error("a loop does not end its turn: the watchdog will end the agent", "took", took)
+			all = false
+		}
+	}
+	return all
 }
 
 // socketGroup may use the API without being root, as with every container engine.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -140,6 +141,61 @@ func TestWhenTheWatchdogIsFed(t *testing.T) {
 		close(deaf)
 		<-answering
 	})
+}
+
+// TestALoopThatIsStuckIsNotFed: a turn may take long, and not for ever.
+func TestALoopThatIsStuckIsNotFed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := keeper(t)
+		held, letGo := make(chan struct{}), make(chan struct{})
+		m.loops = map[string]func() time.Duration{"held": func() time.Duration {
+			select {
+			case <-held:
+				return loopStall + time.Second
+			default:
+				return loopStall
+			}
+		}}
+		go func() {
+			for {
+				select {
+				case <-m.ping:
+				case <-letGo:
+					return
+				}
+			}
+		}()
+		if !m.lives(t.Context(), time.Second) {
+			t.Error("a loop that waits for a deaf engine is taken for stuck")
+		}
+		close(held)
+		if m.lives(t.Context(), time.Second) {
+			t.Error("a loop that does not end its turn is not noticed")
+		}
+		close(letGo)
+	})
+}
+
+// TestTheWatchdogAsksAllLoops: a member is wired with all of them.
+func TestTheWatchdogAsksAllLoops(t *testing.T) {
+	m := &member{cfg: Config{StateDir: t.TempDir()}, log: slog.New(slog.DiscardHandler)}
+	m.id.MachineID, m.id.ClusterID = "mch_a", "cls_a"
+	m.manage = netip.MustParseAddr("fd00::1")
+	var err error
+	if m.store, err = store.Open(t.Context(), store.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	defer m.store.Close() //nolint:errcheck // it is in memory
+	if err := m.wire(); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"gossip", "ingress", "reconcile", "rollout", "sync"}
+	if got := slices.Sorted(maps.Keys(m.loops)); !slices.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+	if !m.turns() {
+		t.Error("a loop that has not begun is taken for stuck")
+	}
 }
 
 func TestReplicationIsMeasured(t *testing.T) {

@@ -65,6 +65,7 @@ var siblings = map[string]string{
 	"crdt":     "merge laws: store and sync speak of records and versions in its types",
 	"runtime":  "the contract of a container engine, which podman fulfils and reconcile uses",
 	"schedule": "pure placement, used by the rollout driver",
+	"stall":    "how long a loop has been at one turn, for the watchdog to ask",
 }
 
 // mayImport are edges between siblings that the table above does not cover.

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/serf/serf"
 
+	"uncloud/agent/internal/stall"
 	"uncloud/internal/spec"
 )
 
@@ -72,6 +73,7 @@ type Gossip struct {
 	view    *view
 	seeker  *seeker
 	drained chan struct{}                                          // closed when no event of Serf is left
+	turn    stall.Turn                                             // of drain
 	network func(*memberlist.Config) (memberlist.Transport, error) // sockets; tests put a switch between
 
 	mu   sync.Mutex
@@ -198,7 +200,9 @@ func (g *Gossip) drain(events <-chan serf.Event, down <-chan struct{}) {
 	for {
 		select {
 		case e := <-events:
+			g.turn.Begin()
 			g.apply(collect(e, events))
+			g.turn.End()
 		case <-down:
 			return
 		}
@@ -249,6 +253,10 @@ func (g *Gossip) applyMembers(alive spec.Alive, e serf.MemberEvent) {
 		}
 	}
 }
+
+// Stalled is for how long one batch of news of members has been taken in, 0
+// while none is. It takes microseconds.
+func (g *Gossip) Stalled() time.Duration { return g.turn.Took() }
 
 // running is Serf, or an error before Start.
 func (g *Gossip) running() (*serf.Serf, error) {

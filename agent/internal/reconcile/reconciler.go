@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"uncloud/agent/internal/runtime"
+	"uncloud/agent/internal/stall"
 	"uncloud/internal/spec"
 )
 
@@ -78,6 +79,8 @@ type Reconciler struct {
 
 	mu    sync.Mutex
 	inbox inbox
+
+	turn stall.Turn
 }
 
 // inbox is what others told the loop since it last looked.
@@ -137,7 +140,9 @@ func (r *Reconciler) loop(ctx context.Context, l *loop, changed <-chan struct{})
 		case <-changed:
 		case <-timer.C:
 		}
+		r.turn.Begin()
 		next := l.step(ctx)
+		r.turn.End()
 		timer.Reset(max(next.Sub(r.cfg.Now()), 0))
 	}
 }
@@ -160,6 +165,10 @@ func (r *Reconciler) receive() inbox {
 	r.inbox = inbox{}
 	return in
 }
+
+// Stalled is for how long the loop has been at one look, 0 while it waits. A
+// look takes at most listPatience and a commit of the store.
+func (r *Reconciler) Stalled() time.Duration { return r.turn.Took() }
 
 // Verdict takes the news of a health check. It does not block.
 func (r *Reconciler) Verdict(v Verdict) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"uncloud/agent/internal/schedule"
+	"uncloud/agent/internal/stall"
 	"uncloud/internal/faults"
 	"uncloud/internal/plan"
 	"uncloud/internal/spec"
@@ -97,6 +98,7 @@ type Driver struct {
 	driving  map[string]bool // by rollout
 	troubles map[string]trouble
 	poke     chan struct{}
+	turn     stall.Turn // of Supervise
 }
 
 // New makes a Driver. It does nothing before it is asked to.

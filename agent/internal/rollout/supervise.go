@@ -88,7 +88,9 @@ func (d *Driver) Supervise(ctx context.Context) error {
 			q.moved(time.Now())
 		case <-timer.C:
 			if d.Store.Ready() {
+				d.turn.Begin()
 				q.looked(time.Now(), d.look(ctx, &work, room))
+				d.turn.End()
 			} else {
 				q.changed(time.Now())
 			}
@@ -96,6 +98,10 @@ func (d *Driver) Supervise(ctx context.Context) error {
 		timer.Reset(q.due(time.Now()))
 	}
 }
+
+// Stalled is for how long Supervise has been at one look, 0 while it waits. A
+// look writes rows and waits for no machine.
+func (d *Driver) Stalled() time.Duration { return d.turn.Took() }
 
 // quiet says when to look next.
 type quiet struct {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"uncloud/agent/internal/crdt"
+	"uncloud/agent/internal/stall"
 )
 
 // Store is what the Syncer needs of the store.
@@ -82,6 +83,7 @@ type Syncer struct {
 	log     *slog.Logger
 	work    sync.WaitGroup
 	wake    chan struct{} // the core's deadline may have moved
+	turn    stall.Turn    // of tick
 
 	framesIn, framesOut, bytesIn, bytesOut atomic.Uint64
 
@@ -202,16 +204,22 @@ func (s *Syncer) tick(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		due := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.wake:
 		case <-timer.C:
+			due = true
+		}
+		s.turn.Begin()
+		if due {
 			s.step(ticked{})
 		}
 		s.mu.Lock()
 		next := s.core.deadline()
 		s.mu.Unlock()
+		s.turn.End()
 		timer.Stop()
 		if !next.IsZero() {
 			timer.Reset(time.Until(next))
@@ -384,6 +392,18 @@ func (s *Syncer) Collect(ctx context.Context) (int, error) {
 // those that differ. It happens by itself with one of them every ten minutes.
 // It does not wait for the outcome: see Counters.Repaired.
 func (s *Syncer) Scrub() { s.step(scrubNow{}) }
+
+// Stalled is for how long the core has been at work on one thing, or has waited
+// for whoever holds it; 0 while it waits for something to do. That takes
+// milliseconds. It asks the core to show itself: what holds it is seen with the
+// next question, also where nothing else would be due.
+func (s *Syncer) Stalled() time.Duration {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+	return s.turn.Took()
+}
 
 // Counters is what was done so far.
 func (s *Syncer) Counters() Counters {
