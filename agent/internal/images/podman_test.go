@@ -14,21 +14,15 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"uncloud/agent/internal/runtime/podman"
+	"uncloud/agent/internal/runtime/podman/podmantest"
 	"uncloud/internal/faults"
 )
 
-// socketEnv names the socket of a Podman that the tests may load images into
-// and remove images of, as in unix:///run/podman/podman.sock. That of a machine
-// in namespaces of this host is unix:///proc/PID/root/run/podman/podman.sock.
-const socketEnv = "UNCLOUD_TEST_PODMAN"
+func TestMain(m *testing.M) { os.Exit(podmantest.Run(m, nil)) }
 
 func realPodman(t *testing.T) *podman.Engine {
 	t.Helper()
-	socket := os.Getenv(socketEnv)
-	if socket == "" {
-		t.Skip("needs a Podman service: set " + socketEnv)
-	}
-	return podman.New(podman.Config{Socket: socket})
+	return podman.New(podman.Config{Socket: podmantest.Socket(t)})
 }
 
 // fresh are layers that no earlier run has left in Podman.

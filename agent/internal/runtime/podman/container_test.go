@@ -279,6 +279,7 @@ func TestExitIsSeenWithItsCode(t *testing.T) {
 func TestStubbornContainerIsKilledAfterGrace(t *testing.T) {
 	e := realPodman(t)
 	id := run(t, e, request(t, "stubborn"))
+	awaitLine(t, e, id, "ready") // it is stubborn from then on
 	began := time.Now()
 	must(t, e.Stop(t.Context(), id, time.Second))
 	if took := time.Since(began); took < time.Second || took > 8*time.Second {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"uncloud/agent/internal/runtime/podman/podmantest"
 	"uncloud/internal/faults"
 )
 
@@ -115,7 +116,7 @@ func TestNamesWithoutRegistryAreDockerHubs(t *testing.T) {
 // what was pulled or pushed under the long one.
 func TestShortNamesFindTheirImages(t *testing.T) {
 	e := realPodman(t)
-	app, err := os.ReadFile(os.Getenv(appEnv))
+	app, err := os.ReadFile(podmantest.File("app"))
 	must(t, err)
 	l := []blob{tarBlob(map[string][]byte{"app": app})}
 	for long, short := range map[string]string{"docker.io/library/uncloud-hub:1": "uncloud-hub:1", "localhost/uncloud-pushed:1": "uncloud-pushed:1"} {

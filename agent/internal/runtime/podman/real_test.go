@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"uncloud/agent/internal/runtime"
+	"uncloud/agent/internal/runtime/podman/podmantest"
 	"uncloud/internal/spec"
 )
 
@@ -28,14 +29,7 @@ var testNetwork = runtime.Network{
 // realPodman is a Podman with the test's image, network and bridge.
 func realPodman(t testing.TB) *Engine {
 	t.Helper()
-	socket := os.Getenv(socketEnv)
-	if socket == "" {
-		t.Skip("needs a Podman service: set " + socketEnv)
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
-	e := New(Config{Socket: socket})
+	e := New(Config{Socket: podmantest.Socket(t)})
 	prepare(t, e)
 	return e
 }
@@ -46,7 +40,7 @@ func prepare(t testing.TB, e *Engine) {
 	t.Helper()
 	prepareOnce.Do(func() {
 		removeAll(t, e)
-		app, err := os.ReadFile(os.Getenv(appEnv))
+		app, err := os.ReadFile(podmantest.File("app"))
 		must(t, err)
 		_, err = e.LoadImage(t.Context(), bytesReader(dockerArchive(testImage, []blob{tarBlob(map[string][]byte{"app": app})})))
 		must(t, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"strings"
 	"sync"
 	"syscall"
@@ -109,7 +110,12 @@ func (r *rows) await(t testing.TB, replica string, ok func(spec.Container) bool)
 func reconciling(t testing.TB, e *Engine) (*rows, *reconcile.Reconciler) {
 	t.Helper()
 	store := newRows()
-	r := reconcile.New(reconcile.Config{Machine: "mch_1", Cluster: "cls_1", Engine: e, Store: store, Recorder: store, Health: store})
+	r := reconcile.New(reconcile.Config{
+		Machine: "mch_1", Cluster: "cls_1", Engine: e, Store: store, Recorder: store, Health: store,
+		Network: func(ctx context.Context, subnet netip.Prefix) error {
+			return e.EnsureNetwork(ctx, runtime.Network{Name: testNetwork.Name, Bridge: testNetwork.Bridge, Subnet: subnet})
+		},
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()

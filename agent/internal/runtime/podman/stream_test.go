@@ -35,6 +35,23 @@ func logText(t *testing.T, e *Engine, id string) string {
 	return b.String()
 }
 
+// awaitLine returns when a container has said something.
+func awaitLine(t *testing.T, e *Engine, id, line string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	said := errors.New("it said so")
+	err := e.Logs(ctx, id, runtime.LogOptions{Follow: true, Tail: -1}, func(l runtime.LogLine) error {
+		if l.Text == line {
+			return said
+		}
+		return nil
+	})
+	if !errors.Is(err, said) {
+		t.Fatalf("container %.12s did not say %q: %v", id, line, err)
+	}
+}
+
 func TestLogs(t *testing.T) {
 	e := realPodman(t)
 	id := run(t, e, request(t, "lines", "5", "50ms", "0"))
