@@ -219,8 +219,20 @@ func appendKey(out []byte, v crdt.Value) []byte {
 	return append(out, text...)
 }
 
-// UnpackKey is the key columns of a Row.Key of the table.
+// UnpackKey is the key columns of a Row.Key of the table. A key has one form:
+// a peer's row with any other is none that anybody could name, and an error.
 func (t *Table) UnpackKey(key string) (Values, error) {
+	out, err := t.unpack(key)
+	if err != nil {
+		return nil, err
+	}
+	if again, err := t.pack(out); err != nil || again != key {
+		return nil, fmt.Errorf("key %q is none of table %s", key, t.Name)
+	}
+	return out, nil
+}
+
+func (t *Table) unpack(key string) (Values, error) {
 	if t.plain {
 		return Values{t.Columns[t.Key[0]].Name: crdt.Text(key)}, nil
 	}

@@ -147,6 +147,16 @@ func FuzzParseFrame(f *testing.F) {
 // Whatever frame comes, and whatever the store says to what it brings, a node
 // goes on: it still pushes what is written there.
 func FuzzLiveNode(f *testing.F) {
+	fuzzLiveNode(f, func(_ *testing.T, n int) simStore { return newReplica(n) })
+}
+
+// FuzzLiveNodeWithStore is FuzzLiveNode with stores of the product, which have
+// reasons of their own to refuse what comes.
+func FuzzLiveNodeWithStore(f *testing.F) {
+	fuzzLiveNode(f, func(t *testing.T, n int) simStore { return openReal(t, n) })
+}
+
+func fuzzLiveNode(f *testing.F, stores func(t *testing.T, n int) simStore) {
 	for _, fr := range everyFrame() {
 		f.Add(appendFrame(nil, fr))
 	}
@@ -155,7 +165,7 @@ func FuzzLiveNode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		s := newSim(1, 3)
+		s := newSimOf(1, 3, func(n int) simStore { return stores(t, n) })
 		s.strange = true
 		s.run(10 * time.Second)
 		victim := s.nodes[0]
