@@ -17,6 +17,7 @@ const (
 	envState  = "UNCLOUD_LAB_STATE"  // disks of machines; default /var/lib/uncloud-lab
 	envCache  = "UNCLOUD_LAB_CACHE"  // root trees; default $XDG_CACHE_HOME/uncloud-lab
 	envRootfs = "UNCLOUD_LAB_ROOTFS" // a tar of a Debian trixie root to use, not one made by mmdebstrap
+	envBin    = "UNCLOUD_LAB_BIN"    // uc and uncloudd that machines get; default bin/ of the repository
 	envMirror = "UNCLOUD_LAB_MIRROR" // Debian mirror; default the host's own
 )
 
@@ -36,6 +37,14 @@ func cacheDir() (string, error) {
 		return "", fmt.Errorf("%w; set %s", err, envCache)
 	}
 	return filepath.Join(dir, "uncloud-lab"), nil
+}
+
+// Bin is the directory whose uc and uncloudd machines get.
+func Bin() string {
+	if dir := os.Getenv(envBin); dir != "" {
+		return dir
+	}
+	return filepath.Join(Repository(), "bin")
 }
 
 // Repository is the root of the source tree that this program was built from

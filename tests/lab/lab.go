@@ -29,7 +29,7 @@ type Options struct {
 	Name     string       // default DefaultName
 	Machines int          // default 3
 	Bare     bool         // machines only, no cluster
-	Bin      string       // directory with uc and uncloudd; default bin/ of the repository
+	Bin      string       // directory with uc and uncloudd; default Bin()
 	Log      *slog.Logger // progress, a line a step; default none
 }
 
@@ -52,7 +52,7 @@ func Open(opts Options) (*Lab, error) {
 	}
 	bin := opts.Bin
 	if bin == "" {
-		bin = filepath.Join(Repository(), "bin")
+		bin = Bin()
 	}
 	log := opts.Log
 	if log == nil {

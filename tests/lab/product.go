@@ -38,10 +38,32 @@ func packaged(name string) (place string, mode os.FileMode) {
 	return "", 0
 }
 
-// A machine of a bare lab may have no product yet.
+// A machine of a bare lab may have no product yet. An agent that was built with
+// the race detector writes its reports to the disk, where Races finds them.
 const labDropIn = `[Unit]
 ConditionFileIsExecutable=/usr/bin/uncloudd
+
+[Service]
+Environment=GORACE=log_path=` + raceReports + `
 `
+
+// raceReports is followed by a dot and the id of the process.
+const raceReports = "/var/log/uncloudd.race"
+
+// Races are the reports of data races that agents of this machine wrote, on or
+// off. Only programs that were built with the race detector write any.
+func (m *Machine) Races() (string, error) {
+	files, err := filepath.Glob(filepath.Join(m.Disk(), "up", raceReports) + ".*")
+	var all strings.Builder
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return "", err
+		}
+		all.Write(text)
+	}
+	return all.String(), err
+}
 
 // install puts the product on the disk of a new machine: the package, over it
 // what the module adds, and the links that enable units.

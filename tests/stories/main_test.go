@@ -100,8 +100,8 @@ func ready(t *testing.T) {
 		lab.SkipOrFail(t, err)
 	}
 	for _, program := range []string{"uc", "uncloudd"} {
-		if _, err := os.Stat(filepath.Join(lab.Repository(), "bin", program)); err != nil {
-			lab.SkipOrFail(t, fmt.Errorf("bin/%s is not built; ./dev build does: %w", program, err))
+		if _, err := os.Stat(filepath.Join(lab.Bin(), program)); err != nil {
+			lab.SkipOrFail(t, fmt.Errorf("%s is not built; ./dev build does: %w", program, err))
 		}
 	}
 }
@@ -121,8 +121,11 @@ func up(ctx context.Context, name string, machines int) (*lab.Lab, error) {
 	return l, l.Image(ctx, filepath.Join(lab.Repository(), "tests/stories/app"), image)
 }
 
-// explain shows, for a story that failed, what the agents said.
+// explain fails a story in which an agent raced, and shows for one that failed
+// what the agents said.
 func (c *cluster) explain() {
+	c.t.Helper()
+	c.races()
 	if !c.t.Failed() {
 		return
 	}
@@ -138,6 +141,20 @@ func (c *cluster) explain() {
 	}
 	r, _ := c.M(1).Exec(ctx, "uc", "ps")
 	c.t.Logf("--- uc ps on m1\n%s%s", r.Stdout, r.Stderr)
+}
+
+// races fails the story for each machine whose agent saw a data race.
+func (c *cluster) races() {
+	c.t.Helper()
+	machines, err := c.Machines()
+	if err != nil {
+		c.t.Error(err)
+	}
+	for _, m := range machines {
+		if report, err := m.Races(); err != nil || report != "" {
+			c.t.Errorf("races in the agent of %s: %v\n%s", m.Name, err, report)
+		}
+	}
 }
 
 // project is a project name of this test's own.

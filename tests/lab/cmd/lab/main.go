@@ -24,6 +24,8 @@ const usage = `Usage: ./dev lab COMMAND [ARGS] [--name LAB]
   reboot M                  shut down in order, and boot
   add                       one more machine, not joined
   ls [-o json]              the machines, and what they are cut from
+  path M PATH               where a file or socket of a running machine is on this host
+  ready                     exit code 0 where this host can run a lab; otherwise what is missing
   down                      remove the lab and all that it left on this host
 
 M is m1, m2, ... or "outside": a client on the same network that is no member.

@@ -45,6 +45,8 @@ var verbs = map[string]verb{
 	"start":  {"start M...", 1, -1, nil, each((*lab.Machine).Start)},
 	"reboot": {"reboot M...", 1, -1, nil, each((*lab.Machine).Reboot)},
 	"add":    {"add", 0, 0, nil, add},
+	"path":   {"path M PATH", 2, 2, nil, path},
+	"ready":  {"ready", 0, 0, nil, func(context.Context, call) error { return lab.Ready() }},
 	"ls":     {"ls [-o json]", 0, 0, []string{"output"}, list},
 	"down":   {"down", 0, 0, nil, func(ctx context.Context, c call) error { return c.lab.Down(ctx) }},
 }
@@ -173,6 +175,20 @@ func add(ctx context.Context, c call) error {
 		return err
 	}
 	fmt.Println(m.Name)
+	return nil
+}
+
+// path tells where a file or socket of a running machine is on this host.
+func path(_ context.Context, c call) error {
+	m, err := c.lab.Machine(c.args[0])
+	if err != nil {
+		return err
+	}
+	path, err := m.Path(c.args[1])
+	if err != nil {
+		return err
+	}
+	fmt.Println(path)
 	return nil
 }
 
