@@ -167,6 +167,9 @@ func (s mergedStore) AdoptSnapshot(ctx context.Context, all crdt.Snapshot) (crdt
 
 func (m *member) merged(err error) {
 	m.cannotMerge.Store(&err)
+	if faults.CodeOf(err) == faults.DiskFull {
+		err = nil // the store says so itself, whatever it was that did not fit
+	}
 	m.troubles.setError("store", "store", err)
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"uncloud/internal/faults"
 	"uncloud/internal/spec"
@@ -83,6 +84,10 @@ func (id Identity) write(dir, file string) error {
 		return fmt.Errorf("make %s: %w", dir, err)
 	}
 	if err := writeAtomic(filepath.Join(dir, file), text, 0o600); err != nil {
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			return faults.New(faults.DiskFull, "no space left for the identity of this machine").
+				WithHint("free some, then try again: df -h %s", dir).Because(err)
+		}
 		return fmt.Errorf("write identity: %w", err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"syscall"
 	"testing"
 
 	"uncloud/internal/faults"
@@ -59,5 +60,24 @@ func TestAFailedWriteLeavesTheOldFile(t *testing.T) {
 	must(t, err)
 	if len(left) != 2 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestAnIdentityThatDoesNotFitIsSaid, and the one that is there stays.
+func TestAnIdentityThatDoesNotFitIsSaid(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("small", dir, "tmpfs", 0, "size=8k"); err != nil {
+		t.Skipf("needs a file system that can be filled: %v", err)
+	}
+	t.Cleanup(func() { must(t, syscall.Unmount(dir, 0)) })
+	id, err := newIdentity()
+	must(t, err)
+	must(t, id.write(dir, identityFile))
+	must(t, os.WriteFile(filepath.Join(dir, "fill"), make([]byte, 4096), 0o600))
+	other, err := newIdentity()
+	must(t, err)
+	refusedAs(t, other.write(dir, identityFile), faults.DiskFull, "no space left")
+	if got, known, err := loadIdentity(dir); !known || err != nil || !reflect.DeepEqual(got, id) {
+		t.Errorf("read back %+v, %v, %v", got, known, err)
 	}
 }

@@ -172,19 +172,19 @@ func (m *member) run(ctx context.Context) (err error) {
 		m.endedBy = err
 		close(m.ended)
 	}()
-	ctx, cancel := context.WithCancel(ctx)
+	life, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
 		select {
 		case <-m.quit:
 			cancel()
-		case <-ctx.Done():
+		case <-life.Done():
 		}
 	}()
 	defer m.store.Close()  //nolint:errcheck // acknowledged writes are durable already
 	defer m.mesh.Close()   //nolint:errcheck // a kernel link stays, one in this process ends with it
 	defer m.ingress.Stop() //nolint:errcheck // the process ends
-	group, ctx := errgroup.WithContext(ctx)
+	group, ctx := errgroup.WithContext(life)
 	run := func(what string, fn func(context.Context) error) {
 		group.Go(func() error {
 			if err := ended(ctx, fn(ctx)); err != nil {

@@ -103,6 +103,10 @@ func TestWhoLeavesStartsNothing(t *testing.T) {
 func TestWhatTheStoreCannotTakeInIsATrouble(t *testing.T) {
 	m, _ := withContainers(t)
 	m.merged(faults.New(faults.DiskFull, "no space left"))
+	if notes := m.troubles.all(); len(notes) != 0 {
+		t.Errorf("the store tells of a full disk itself: %v", notes)
+	}
+	m.merged(faults.New(faults.Internal, "a bug"))
 	if notes := m.troubles.all(); len(notes) != 1 || notes[0].Code != "store" {
 		t.Errorf("%v", notes)
 	}

@@ -53,6 +53,9 @@ func notesOf(st store.Status, clone string) []server.Note {
 	if clone != "" {
 		note("store.clone", "machine %s runs on a copy of this machine's disk; reset one of the two", clone)
 	}
+	if st.DiskFull {
+		note("store.full", "no space left for the replicated state: what would change it is refused until somebody frees some on this machine")
+	}
 	if st.ClockSkewed {
 		note("store.clock", "a change from another machine is stamped ahead of the time here; set the clock of one of the two")
 	}

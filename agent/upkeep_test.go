@@ -93,10 +93,10 @@ func TestWhatAStoreSuffersFrom(t *testing.T) {
 		t.Errorf("nothing is wrong, and yet: %v", got)
 	}
 	var codes []string
-	for _, n := range notesOf(store.Status{Unreadable: 1, Quarantined: 2, ClockSkewed: true}, "mch_b") {
+	for _, n := range notesOf(store.Status{Unreadable: 1, Quarantined: 2, ClockSkewed: true, DiskFull: true}, "mch_b") {
 		codes = append(codes, n.Code)
 	}
-	if want := []string{"store.clone", "store.clock", "store.quarantine", "store.unreadable"}; !slices.Equal(codes, want) {
+	if want := []string{"store.clone", "store.full", "store.clock", "store.quarantine", "store.unreadable"}; !slices.Equal(codes, want) {
 		t.Error(codes)
 	}
 }

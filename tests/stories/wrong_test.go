@@ -2,10 +2,12 @@ package stories
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
 
+	uncloudv1 "uncloud/api/uncloud/v1"
 	"uncloud/tests/lab"
 )
 
@@ -145,4 +147,86 @@ func TestAFullDiskIsSaidAndPassesWhenThereIsRoom(t *testing.T) {
 	c.deployed(m, w)
 	c.healthyOn(m, w.name(), "m1")
 	c.serves(m, w.host, "one")
+}
+
+// On a machine with one disk, what fills it takes the room of the state too.
+// What was acknowledged stays, all else is refused and said on the machine that
+// is full and on the one that asked, nothing dies, and when somebody makes room
+// all goes on, without a restart.
+func TestADiskThatIsFullForTheStateTooIsSaidAndPasses(t *testing.T) {
+	c := alone(t, 2)
+	ctx, m := t.Context(), c.M(2)
+	_, err := m.Shell(ctx, `systemctl stop uncloud podman.socket podman.service
+		mkdir /small && mount -t tmpfs -o size=64M small /small
+		cp -a /var/lib/uncloud /small/uncloud && mkdir /small/containers
+		mount --bind /small/uncloud /var/lib/uncloud
+		umount -l /var/lib/containers && mount --bind /small/containers /var/lib/containers
+		systemctl start podman.socket uncloud`)
+	try(t, err)
+	try(t, lab.AwaitUp(ctx, c.all()...))
+	try(t, c.Image(ctx, lab.Repository()+"/tests/stories/app", image, m))
+	w := web{project: project(t), version: "one", replicas: 1, host: "one-disk.test", lines: []string{"x-machines: m2"}}
+	c.deployed(m, w)
+	c.serves(m, w.host, "one")
+	process := must(t, m, "systemctl", "show", "-p", "MainPID", "--value", "uncloud")
+
+	_, err = m.Shell(ctx, "! dd if=/dev/zero of=/small/fill bs=64k 2>/dev/null; ! dd if=/dev/zero of=/small/more bs=4k 2>/dev/null")
+	try(t, err)
+	acknowledged := 0 // the store has some room in its own files
+	for {
+		r, err := m.Exec(ctx, "uc", "machine", "label", "m2", fmt.Sprintf("n%d=%s", acknowledged, strings.Repeat("x", 60)))
+		try(t, err)
+		if r.Code != 0 {
+			refused(t, r, "no space left")
+			break
+		}
+		acknowledged++
+	}
+	refused(t, c.deploy(m, w.with("two")), "no space left")
+	refused(t, c.deploy(c.M(1), w.with("three")), "m2", "no space left")
+	eventually(t, long, "m2 says that its disk is full", func(ctx context.Context) error { return suffers(ctx, m, true) })
+	// Podman cannot end a removal on a full disk, and the agent has to end it later.
+	_, _ = m.Shell(ctx, "podman rm -f -t 0 $(podman ps -q)")
+	if now := must(t, m, "systemctl", "show", "-p", "MainPID", "--value", "uncloud"); now != process {
+		t.Errorf("the agent was process %s and is %s", process, now)
+	}
+
+	// It may be started again meanwhile, too.
+	must(t, m, "systemctl", "restart", "uncloud")
+	process = must(t, m, "systemctl", "show", "-p", "MainPID", "--value", "uncloud")
+	var self uncloudv1.Machine
+	eventually(t, long, "m2 answers", func(ctx context.Context) error { return m.Query(ctx, &self, "uc", "machine", "inspect", "m2") })
+	for n := range acknowledged {
+		if self.GetLabels()[fmt.Sprintf("n%d", n)] == "" {
+			t.Errorf("label n%d was acknowledged and is lost; there are %v", n, self.GetLabels())
+		}
+	}
+
+	_, err = m.Shell(ctx, "rm /small/fill /small/more")
+	try(t, err)
+	c.healthyOn(c.M(1), w.name(), "m2")
+	c.deployed(c.M(1), w.with("four"))
+	c.healthyOn(m, w.name(), "m2")
+	c.serves(m, w.host, "four")
+	eventually(t, long, "m2 says so no more", func(ctx context.Context) error { return suffers(ctx, m, false) })
+	c.agree(c.all()...)
+	if now := must(t, m, "systemctl", "show", "-p", "MainPID", "--value", "uncloud"); now != process {
+		t.Errorf("the agent was process %s and is %s", process, now)
+	}
+}
+
+// suffers is nil when a machine says that its disk is full, or when it does not.
+func suffers(ctx context.Context, m *lab.Machine, full bool) error {
+	var self uncloudv1.Machine
+	if err := m.Query(ctx, &self, "uc", "machine", "inspect", m.Name); err != nil {
+		return err
+	}
+	says := false
+	for _, note := range self.GetHealth() {
+		says = says || note.GetCode() == "store.full" && strings.Contains(note.GetText(), "no space left")
+	}
+	if says != full {
+		return fmt.Errorf("it suffers from %v", self.GetHealth())
+	}
+	return nil
 }

@@ -159,6 +159,10 @@ func unwanted(in Input, w *Wish, c runtime.Container) string {
 		return gone(in, c)
 	case in.Retiring[c.Replica] && w.mayRetire():
 		return fmt.Sprintf("replica %s is retired", w.Replica.Name)
+	case c.State == runtime.Removing:
+		// Whoever began it may have been kept from ending it, by a full disk say.
+		// To remove it again waits for them, or ends it.
+		return fmt.Sprintf("the removal of a container of replica %s is not over", w.Replica.Name)
 	case !in.subnet().IsValid():
 		return "" // this machine's own row is not here yet
 	case !in.subnet().Contains(c.Address):

@@ -58,7 +58,7 @@ func TestPlan(t *testing.T) {
 		{"running", runtime.Running, nil, ""},
 		{"paused by hand", runtime.Paused, nil, ""},
 		{"between two states", runtime.Stopping, nil, ""},
-		{"being removed", runtime.Removing, nil, ""},
+		{"being removed", runtime.Removing, nil, "remove rep_1: the removal of a container of replica web-1 is not over"},
 		{"created", runtime.Created, nil, "start rep_1: replica web-1 was never started"},
 		{"exited", runtime.Exited, nil, "start rep_1: replica web-1 exited with code 0"},
 		{"lost", runtime.Lost, nil, "start rep_1: replica web-1 ended with the machine's power"},

@@ -179,15 +179,17 @@ type Status struct {
 	Unreadable  int    // rows that State leaves out
 	Quarantined int    // rows that their tables refused; see Quarantine
 	ClockSkewed bool   // within the hour, a change came stamped ahead of the time here
+	DiskFull    bool   // the last change was refused for want of space, and there is none yet
 }
 
-// Status never blocks and reads no disk.
+// Status never blocks, and reads nothing of any file.
 func (s *Store) Status() Status {
 	known, site := s.Known(), s.Site()
 	st := Status{
 		Site: site, Head: known.Head(site), Sites: len(known),
 		Rows: int(s.rows.Load()), Deleted: int(s.deleted.Load()),
 		Unreadable: int(s.badCount.Load()), Quarantined: int(s.quarantined.Load()), ClockSkewed: s.clockSkewed(),
+		DiskFull: s.file.full.Load() && !roomAgain(s.file.path),
 	}
 	for _, ranges := range known {
 		st.Missing += ranges.Gaps().Count()

@@ -9,9 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/mattn/go-sqlite3"
+	"golang.org/x/sys/unix"
 
 	"uncloud/agent/internal/crdt"
 	"uncloud/internal/faults"
@@ -55,6 +57,8 @@ type file struct {
 	writing     bool // within a store transaction: the guard triggers let writes pass
 	quarantined bool // there is a row in the quarantine
 	lazy        bool // the last transaction was not synced at its commit
+
+	full atomic.Bool // the last transaction found no space on the disk
 }
 
 // openFile opens or creates the database in o.Dir; an empty one is memory. The
@@ -182,9 +186,21 @@ func (f *file) write(lazy bool, do func(*conn) error) error {
 	})
 	if err != nil {
 		// Memory follows the tables, whatever became of the transaction.
-		return errors.Join(asFault(err), f.reload())
+		err = errors.Join(asFault(err), f.reload())
 	}
-	return nil
+	f.full.Store(faults.CodeOf(err) == faults.DiskFull)
+	return err
+}
+
+// leastRoom is the free space at which a disk is no longer called full: many
+// times what a change takes.
+const leastRoom = 1 << 20
+
+// roomAgain tells whether the disk of a file has room. Nothing may be written
+// for long after somebody made some, and then only the disk can tell.
+func roomAgain(path string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(path, &fs) != nil || fs.Bavail*uint64(fs.Bsize) >= leastRoom //nolint:gosec // a block's size is positive
 }
 
 // reload reads what is kept in memory, without the rows.

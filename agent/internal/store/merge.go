@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"uncloud/agent/internal/crdt"
+	"uncloud/internal/faults"
 )
 
 // ErrSiteReused says that another machine knows versions of this site that
@@ -42,6 +43,9 @@ func (s *Store) Merge(ctx context.Context, b crdt.Batch) (crdt.Known, error) {
 		s.recount()
 	}
 	if err != nil {
+		if faults.CodeOf(err) == faults.DiskFull {
+			return nil, err
+		}
 		return nil, fmt.Errorf("merge %d rows: %w", len(b.Rows), err)
 	}
 	if gained := done.known.Minus(have); len(done.changes)+len(gained) > 0 {

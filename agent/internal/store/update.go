@@ -219,6 +219,8 @@ func (s *Store) commit(edits []edit) (Version, error) {
 	switch {
 	case refusedByTable(err):
 		return Version{}, faults.New(faults.Invalid, "the change does not fit its table").Because(err)
+	case faults.CodeOf(err) == faults.DiskFull:
+		return Version{}, err // a sentence for people, who do not count versions
 	case err != nil:
 		return Version{}, fmt.Errorf("commit version %v: %w", next, err)
 	case len(done.changes) == 0:

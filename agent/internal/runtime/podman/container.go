@@ -114,7 +114,10 @@ func (e *Engine) listed(ctx context.Context, l types.ListContainer) (runtime.Con
 			return e.Inspect(ctx, l.ID)
 		}
 	}
-	if l.Exited && l.ExitCode == exitKilled {
+	// One whose removal was broken off, by a full disk say, may have no files
+	// left, and then Podman cannot inspect it. It can be removed.
+	removing := l.State == define.ContainerStateRemoving.String()
+	if !removing && l.Exited && l.ExitCode == exitKilled {
 		return e.Inspect(ctx, l.ID) // it knows who killed
 	}
 	c := runtime.FromLabels(l.Labels)

@@ -14,12 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"uncloud/agent/internal/runtime"
 	"uncloud/internal/faults"
 )
 
 // standIn answers as much of Podman's API as images need, and notes what was asked.
 type standIn struct {
 	storage string
+	listed  string // a container
 	asked   []string
 }
 
@@ -30,6 +32,8 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch path {
 	case "/info":
 		fmt.Fprintf(w, `{"store":{"graphRoot":%q}}`, s.storage)
+	case "/containers/json":
+		fmt.Fprintf(w, "[%s]", s.listed)
 	case "/images/load":
 		fmt.Fprint(w, `{"Names":["localhost/web:1"]}`)
 	case "/images/pull":
@@ -50,6 +54,20 @@ func startStandIn(t *testing.T, s *standIn) *Engine {
 	go func() { defer close(done); srv.Serve(l) }() //nolint:errcheck // it ends with the test
 	t.Cleanup(func() { srv.Close(); <-done })
 	return New(Config{Socket: "unix://" + socket})
+}
+
+// A container whose removal a full disk broke off has no files any more, and
+// cannot be inspected. It is listed, so that it can be removed, as the others are.
+func TestARemovalThatWasBrokenOffIsListed(t *testing.T) {
+	const c = `{"Id":"0123","Names":["shop-web-1"],"State":"removing","Exited":true,"ExitCode":137,"StartedAt":1700000000,"Labels":{"uncloud.replica":"rep_1"}}`
+	s := &standIn{listed: c}
+	list, err := startStandIn(t, s).List(t.Context())
+	if err != nil || len(list) != 1 || list[0].ID != "0123" || list[0].State != runtime.Removing {
+		t.Errorf("listed %+v, %v", list, err)
+	}
+	if slices.ContainsFunc(s.asked, func(path string) bool { return strings.HasPrefix(path, "/containers/0123") }) {
+		t.Errorf("it was inspected: %q", s.asked)
+	}
 }
 
 // TestImagesAreFlushed looks that an image is said to be here only when the
