@@ -110,3 +110,27 @@ func mustReadTree(t *testing.T, name string) map[string]string {
 	}
 	return files
 }
+
+// What an agent writes of a race is found on the disk of its machine, whether
+// that runs or not.
+func TestRacesAreFoundOnTheDisk(t *testing.T) {
+	t.Setenv(envState, t.TempDir())
+	l, err := Open(Options{Name: "races"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := l.M(1)
+	if report, err := m.Races(); err != nil || report != "" {
+		t.Errorf("of a machine without any: %q, %v", report, err)
+	}
+	_, path, ok := strings.Cut(labDropIn, "GORACE=log_path=")
+	if !ok {
+		t.Fatal("the agent is not told where to write")
+	}
+	if err := m.writeFiles(map[string]string{strings.TrimSpace(path) + ".123": "WARNING: DATA RACE\n"}, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := m.Races(); err != nil || report != "WARNING: DATA RACE\n" {
+		t.Errorf("found %q, %v", report, err)
+	}
+}

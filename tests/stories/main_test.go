@@ -152,7 +152,7 @@ func (c *cluster) races() {
 	}
 	for _, m := range machines {
 		if report, err := m.Races(); err != nil || report != "" {
-			c.t.Errorf("races in the agent of %s: %v\n%s", m.Name, err, report)
+			c.t.Errorf("races in the agent of %s: %v\n%.5000s", m.Name, err, report)
 		}
 	}
 }
