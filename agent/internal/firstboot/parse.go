@@ -1,6 +1,7 @@
 package firstboot
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -52,6 +53,7 @@ type parser struct {
 	checks   Checks
 	settings Settings
 	at       map[string]int // the last line of each key that is there
+	awaited  int            // the line that says that the ticket follows, until it does
 	troubles []Trouble
 }
 
@@ -81,6 +83,11 @@ func (p *parser) line(number int, line string) {
 		p.refuse(number, name, fmt.Errorf("it is in line %d already, and may be there once", first))
 		return
 	}
+	if plain, _ := withoutComment(value); name == "ticket" && plain == "" {
+		// A ticket file that was pasted here begins with a comment.
+		p.awaited = number
+		return
+	}
 	p.at[name] = number
 	if err := p.value(k, value); err != nil {
 		p.refuse(number, name, err)
@@ -103,13 +110,15 @@ func split(line string) (name, value string, ok bool) {
 
 const ticketHead = "uncloud-ticket-"
 
+var errNoValue = errors.New("it has no value: give it one, or remove the line")
+
 func (p *parser) value(k key, value string) error {
 	plain, commented := withoutComment(value)
 	if commented && k.secret {
 		return fmt.Errorf(`" #" could begin a comment or be part of the value: put a comment on a line of its own`)
 	}
 	if plain == "" {
-		return fmt.Errorf("it has no value: give it one, or remove the line")
+		return errNoValue
 	}
 	if isQuoted(plain) {
 		return fmt.Errorf("write the value without quotes")
@@ -120,6 +129,9 @@ func (p *parser) value(k key, value string) error {
 // together checks what is right or wrong only beside other keys.
 func (p *parser) together() {
 	s := p.settings
+	if p.awaited > 0 && p.at["ticket"] == 0 {
+		p.refuse(p.awaited, "ticket", errNoValue)
+	}
 	for _, key := range []string{"gateway", "dns"} {
 		if line, there := p.at[key]; there && p.at["address"] == 0 {
 			p.refuse(line, key, fmt.Errorf("it goes with an address: write address = 192.168.1.10/24, or address = dhcp, too"))

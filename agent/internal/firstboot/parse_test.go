@@ -44,6 +44,8 @@ func TestEveryEditorWritesTheSameFile(t *testing.T) {
 		"no last line end":      strings.TrimSpace(whole),
 		"capital keys":          strings.NewReplacer("name =", "NAME =", "wifi =", "WiFi =", "country = DE", "Country = de", "role = worker", "Role = Worker").Replace(whole),
 		"a bare ticket in it":   strings.ReplaceAll(whole, "ticket = ", ""),
+		"a pasted ticket file":  strings.ReplaceAll(whole, "ticket = ", "ticket = # Lets a machine join until 2026.\n"),
+		"a ticket below":        strings.ReplaceAll(whole, "ticket = ", "ticket =\n"),
 		"a key twice":           whole + "key = " + pubkey + " alice\n",
 	} {
 		got, troubles := Parse([]byte(content), Checks{})
@@ -113,6 +115,10 @@ func TestWhatCannotBeIsASentence(t *testing.T) {
 		{"ticket = uncloud-ticket-v1.abc", "line 2, ticket: the ticket is damaged or was altered"},
 		{"ticket = uncloud-ticket-v1.abc def", "line 2, ticket: a ticket is one word in one line"},
 		{"uncloud-ticket-v1.abc", "line 2, ticket: the ticket is damaged"},
+		{"ticket =", "line 2, ticket: it has no value"},
+		{"ticket = # Lets a machine join until 2026.\nname = pi-1", "line 2, ticket: it has no value"},
+		{"ticket = # Lets a machine join.\nuncloud-ticket-v1.abc", "line 3, ticket: the ticket is damaged"},
+		{"ticket = uncloud-ticket-v1.abc # mine", `line 2, ticket: " #" could begin a comment`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.line, func(t *testing.T) {
@@ -198,6 +204,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(utf16With(binary.LittleEndian, "wifi = a / "+secretWord)))
 	f.Add([]byte("uncloud-ticket-v1." + secretWord))
 	f.Add([]byte("wifi=a / " + secretWord + "\rname=x"))
+	f.Add([]byte("ticket = # Lets a machine join.\nuncloud-ticket-v1." + secretWord + "\nname = pi-1"))
 	f.Add([]byte("naame = pi\n" + secretWord))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		s, troubles := Parse(content, Checks{})
