@@ -9,7 +9,22 @@ if [ "$(id -u)" != 0 ] || ! losetup --find >/dev/null 2>&1; then
     echo 'skipped: install.sh is tested as root, with a loop device'
     exit 0
 fi
-[ "${1:-}" = inside ] || exec unshare --mount --propagation private "./${0##*/}" inside
+[ -n "${1:-}" ] || exec unshare --mount --propagation private "./${0##*/}" apart
+if [ "$1" = apart ]; then
+    # Like the live system, which has no /mnt: all the rest of this one, under another root.
+    mount -t tmpfs none /mnt
+    for entry in /*; do
+        [ "$entry" != /mnt ] || continue
+        if [ -L "$entry" ]; then
+            cp -P "$entry" /mnt/
+        elif [ -d "$entry" ]; then
+            mkdir "/mnt$entry"
+            mount --rbind "$entry" "/mnt$entry"
+        fi
+    done
+    exec chroot /mnt "$PWD/${0##*/}" inside
+fi
+[ ! -e /mnt ] || { echo 'install.sh: the test has a /mnt, which the live system has not' >&2; exit 1; }
 
 work=$(mktemp -d)
 disk=

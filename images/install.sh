@@ -34,7 +34,7 @@ mapfile -t parts < <(lsblk --list --noheadings --paths --output NAME "$disk")
 mkfs.vfat -n ESP "${parts[1]}" >/dev/null
 mkfs.ext4 -q -F -L nixos "${parts[2]}"
 trap 'mountpoint --quiet /mnt && umount --recursive /mnt' EXIT
-mount "${parts[2]}" /mnt
+mount --mkdir "${parts[2]}" /mnt # the live system has no such folder
 mount --mkdir -o umask=0077 "${parts[1]}" /mnt/boot
 if [ -n "$told" ]; then
     printf '%s' "$told" >/mnt/boot/uncloud.txt
