@@ -7,6 +7,10 @@
   networking.hostName = "home";
   system.stateVersion = "26.05";
 
+  # Who gets in. Without a user or a key this system, switched to, lets nobody in.
+  services.openssh.enable = true;
+  users.users.root.openssh.authorizedKeys.keys = [ ]; # yours
+
   # The whole of it. Then: sudo uc machine init, or sudo uncloudd join TICKET-FILE.
   services.uncloud.enable = true;
 }
