@@ -1,5 +1,5 @@
 # Who gets in: keys from uncloud.txt or the cloud, and no password anywhere.
-{ lib, ... }:
+{ config, lib, ... }:
 {
   services.openssh = {
     enable = true;
@@ -12,7 +12,8 @@
 
   # Nobody has a password, so the console shows and does not let in. A machine
   # whose keys were lost is given new ones by a new uncloud.txt.
-  users.mutableUsers = false;
+  # On Google's cloud the users come with their keys, and its agent adds them.
+  users.mutableUsers = config.security.googleOsLogin.enable;
   users.allowNoPasswordLogin = true;
   services.getty.helpLine = lib.mkForce ''
     This machine is \n, at \4 \6

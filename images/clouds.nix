@@ -1,4 +1,5 @@
-# Clouds whose images nixpkgs makes, and that rent machines of that kind.
+# Clouds whose images nixpkgs makes, and that rent machines of that kind. Those
+# of Azure and Google for ARM boot by UEFI only, and the images do not.
 {
   x86_64-linux = [
     "amazon"
@@ -12,8 +13,6 @@
   ];
   aarch64-linux = [
     "amazon"
-    "azure"
-    "google-compute"
     "oci"
   ];
 }

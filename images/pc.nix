@@ -1,2 +1,5 @@
 # Any computer, where an image for a VPS knows which.
-{ hardware.enableRedistributableFirmware = true; }
+{
+  hardware.enableAllHardware = true; # firmware, too
+  networking.wireless.iwd.enable = true;
+}

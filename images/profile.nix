@@ -35,6 +35,5 @@
   # A machine without a clock of its own cannot check certificates otherwise.
   services.timesyncd.enable = lib.mkDefault true;
 
-  boot.zfs.forceImportRoot = false;
   system.stateVersion = "26.05";
 }

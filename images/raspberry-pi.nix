@@ -4,6 +4,7 @@
 {
   hardware.raspberry-pi.firmware.uboot.enable = true;
   hardware.enableRedistributableFirmware = true; # Wi-Fi
+  networking.wireless.iwd.enable = true;
 
   # Memory is scarcer than processor time, and a card wears.
   zramSwap.enable = true;

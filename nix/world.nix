@@ -32,17 +32,26 @@ let
     imports = [ ./modules ];
     services.uncloud.package = lib.mkDefault (pkgs.callPackage ./package.nix { });
   };
-in
-{
-  inherit lib;
-  sources = import ./sources.nix { inherit lib; };
-  golden = import ./golden.nix both;
-  options = import ./options.nix both;
-  refusals = import ./refusals.nix both;
   images = import ../images {
     inherit system module;
     nixpkgs = flake;
     nixos-hardware.nixosModules = boards;
+  };
+  flashed = import ../images/modules.nix {
+    inherit module;
+    nixos-hardware.nixosModules = boards;
+  };
+in
+{
+  inherit lib images;
+  sources = import ./sources.nix { inherit lib; };
+  golden = import ./golden.nix both;
+  options = import ./options.nix both;
+  refusals = import ./refusals.nix both;
+  machines = import ./machines.nix {
+    inherit lib images flashed;
+    hardware = hardware != null;
+    inherit (lib) nixosSystem;
   };
   tests = (import ./checks.nix both).tests;
   scenarios = lib.filterAttrs (name: _: lib.hasPrefix "vm-" name) (import ./checks.nix both);
@@ -55,10 +64,7 @@ in
         uncloud.nixosModules = {
           default = module;
         }
-        // import ../images/modules.nix {
-          inherit module;
-          nixos-hardware.nixosModules = boards;
-        };
+        // flashed;
       }).nixosConfigurations
   );
 }
