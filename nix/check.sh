@@ -26,7 +26,7 @@ nix_check() {
 # The parts that are done unless somebody names others. The flake as a whole
 # needs both inputs, and a process that holds every image of a system at once.
 all_parts() {
-    printf '%s\n' parse lock scripts refusals golden units vendor-hash examples
+    printf '%s\n' parse lock scripts refusals golden units vendor-hash examples media
     if [ -z "${NIXOS_HARDWARE:-}" ]; then
         say "NIXOS_HARDWARE names no tree, so what is for Raspberry Pis is not checked, nor the flake as a whole"
         printf '%s\n' images scenarios
@@ -113,11 +113,46 @@ part_parse() {
     in_nix sh -c 'find /src -name "*.nix" -exec nix-instantiate --parse {} + >/dev/null'
 }
 
-part_lock() { in_nix nix flake metadata --offline --no-update-lock-file path:/src; }
+# Nix looks at a hash when it fetches the input, which may be on somebody else's
+# machine. So it is compared here, with what is known of the revision elsewhere,
+# and with the tree where that one is at hand.
+part_lock() {
+    local name rev hash bad=0
+    in_nix nix flake metadata --offline --no-update-lock-file path:/src
+    need python3=python3
+    while read -r name rev hash; do
+        grep -q "^$rev $hash " nix/pins || { echo "flake.lock, $name: that $rev has the hash $hash is not in nix/pins"; bad=1; }
+        has_hash "$name" "$rev" "$hash" || bad=1
+    done < <(python3 -c '
+import json
+for name, node in json.load(open("flake.lock"))["nodes"].items():
+    if "locked" in node:
+        print(name, node["locked"]["rev"], node["locked"]["narHash"])
+')
+    return $bad
+}
+
+# has_hash INPUT REVISION HASH: only a tree that is known to be of the revision can
+# tell: a clone of it without an edit.
+has_hash() {
+    local tree='' is
+    case $1 in
+        nixpkgs) tree=$NIXPKGS ;;
+        nixos-hardware) tree=${NIXOS_HARDWARE:-} ;;
+    esac
+    [ -n "$tree" ] && [ "$(git -C "$tree" rev-parse HEAD 2>/dev/null)" = "$2" ] &&
+        [ "$(git -C "$tree" rev-parse --show-toplevel)" = "$(readlink -f "$tree")" ] || return 0
+    mkdir "$nix_src.tree"
+    git -C "$tree" archive HEAD | tar -xC "$nix_src.tree"
+    mv "$nix_src.tree" "$nix_src/.tree"
+    is=$(in_nix nix hash path /src/.tree)
+    rm -rf "$nix_src/.tree"
+    [ "$is" = "$3" ] || { echo "flake.lock, $1: $2 has the hash $is, and not $3"; return 1; }
+}
 
 part_scripts() {
     need shellcheck=shellcheck python3=python3 mkfs.vfat=dosfstools sfdisk=fdisk
-    shellcheck nix/dev.sh nix/check.sh packaging/uncloud-names packaging/install.sh images/install-test.sh
+    shellcheck nix/dev.sh nix/check.sh nix/units.sh packaging/uncloud-names packaging/install.sh images/install-test.sh
     shellcheck --shell=bash images/install.sh
     local script
     for script in tests/nixos/*.py; do
@@ -147,29 +182,27 @@ part_vendor_hash() {
     [ "$hash" = "$(cat nix/vendor-hash)" ] || { echo "it is $hash; run ./dev nix vendor-hash"; return 1; }
 }
 
-# The units as systemd of a machine would read them, with the package's files beside.
-part_units() {
-    local dir=$nix_src/.verify name
-    rm -rf "$dir"
-    for name in nix/golden/*/; do
-        mkdir -p "$dir/$(basename "$name")"
-        cp -r "$name"etc/systemd/system/. packaging/uncloud*.service packaging/uncloud*.path "$dir/$(basename "$name")/"
-    done
-    # shellcheck disable=SC2016 # for the inner shell
-    in_nix bash -c '
-        mkdir -p /usr/libexec/uncloud
-        for program in /usr/bin/uc /usr/bin/uncloudd /usr/libexec/uncloud/uncloud-names; do
-            [ -e $program ] || install -m 755 /bin/true $program
-        done
-        shopt -s nullglob
-        status=0
-        for machine in /src/.verify/*/; do
-            SYSTEMD_UNIT_PATH=$machine: systemd-analyze verify --man=no "$machine"uncloud*.{service,path,target} || status=1
-        done 2>&1 | tee /tmp/verify
-        ! grep -q /src/.verify /tmp/verify'
+part_units() { in_nix bash /src/nix/units.sh /src/nix/golden; }
+
+# One process a kind, since each keeps what it has evaluated.
+part_examples() {
+    world json examples
+    nothing_wrong servers x86_64-linux
+    [ -z "${NIXOS_HARDWARE:-}" ] || nothing_wrong boards aarch64-linux
 }
 
-part_examples() { world json examples; }
+# The images themselves are evaluated elsewhere; this is what must be in them.
+part_media() {
+    nothing_wrong media x86_64-linux
+    nothing_wrong media aarch64-linux
+}
+
+# nothing_wrong LIST SYSTEM: of nix/machines.nix.
+nothing_wrong() {
+    local wrong
+    wrong=$(world json "machines.$1" "$2")
+    [ "$wrong" = '[]' ] || { echo "$wrong"; return 1; }
+}
 
 # each WHAT SYSTEM: the derivation of each member of an attribute set, in one process.
 each() { world json "lib.mapAttrs (name: it: builtins.trace \"$2 \${name}\" it.drvPath) ($1)" "$2"; }

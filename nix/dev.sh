@@ -8,13 +8,14 @@ Usage: ./dev nix VERB
 
   check [--fresh] [PART...]   all that can be said about the Nix side here, or parts of it:
       parse        every .nix file is one
-      lock         flake.lock fits flake.nix
+      lock         flake.lock fits flake.nix, and has the hashes of nix/pins
       scripts      shellcheck; the installer, run on a disk that is a file; the scenarios' scripts are Python
       refusals     each wrong configuration is refused with its sentence, and right ones are not
       golden       nix/golden and docs/options.md are what the module says
-      units        systemd takes the units in nix/golden
+      units        systemd takes the units in nix/golden, and refuses wrong ones
       vendor-hash  nix/vendor-hash is the hash of the modules that the sources need
-      examples     examples/machines are whole systems
+      examples     examples/machines are whole systems, and so is each module of images/modules.nix
+      media        what images must have and must not: drivers of disks, no ZFS, keys that are taken
       flake        nix flake check for both systems, without building: packages, images, scenarios, shells
       images       each image for both systems; flake has them too
       scenarios    each of tests/nixos for this system: nodes, script and driver; flake has them too

@@ -82,6 +82,11 @@ lib.concatLists [
   } "so is the port of systemd.network.netdevs.10-wg")
   (said { network.port = 41641; } { services.tailscale.enable = true; } "so is the port of services.tailscale")
   (said { network.port = 53; } { } "needs for something else")
+  (said { network.port = 443; } { } "needs for something else")
+  (right "a worker on the port of HTTPS" {
+    network.port = 443;
+    roles = [ "worker" ];
+  } { })
   (said { network.cidr = "10.99.0.0/16"; } { } "for the machine that makes a cluster")
   (said {
     create.enable = true;
@@ -119,6 +124,7 @@ lib.concatLists [
   (said { } { security.lockKernelModules = true; } "security.lockKernelModules")
   (said { } { virtualisation.podman.enable = lib.mkForce false; } "virtualisation.podman.enable is off")
   (said { storage.containersDir = "/tmp/containers"; } { } "containersDir would not outlive a boot")
+  (said { storage.stateDir = "/run/uncloud-state"; } { } "stateDir would not outlive a boot")
   (said { users = [ "alice" ]; } { users.mutableUsers = false; } "names alice, and users.users does not")
   (said { upgrade.schedule = "Sun 03:00"; } { } "this one follows none")
   (said { projects.Shop = project; } { } "Shop cannot be a project's name")
