@@ -74,6 +74,35 @@ in
           ]) firstBoot.volumes
         );
         ImportCredential = "uncloud.txt";
+
+        # It mounts volumes and names the machine (SYS_ADMIN, and the calls), tells the
+        # Wi-Fi its country (NET_ADMIN, by netlink), and reads a stick whose files are
+        # somebody else's (DAC_OVERRIDE). Nothing here gives it mounts of its own, as
+        # ProtectSystem and its like would: the boot volume that it makes writable, and
+        # read-only again, is the machine's; and it mounts devices (no PrivateDevices).
+        CapabilityBoundingSet = [
+          "CAP_SYS_ADMIN"
+          "CAP_NET_ADMIN"
+          "CAP_DAC_OVERRIDE"
+        ];
+        NoNewPrivileges = true;
+        RestrictAddressFamilies = [
+          "AF_UNIX"
+          "AF_NETLINK"
+        ];
+        RestrictNamespaces = true;
+        RestrictRealtime = true;
+        RestrictSUIDSGID = true;
+        LockPersonality = true;
+        MemoryDenyWriteExecute = true;
+        SystemCallArchitectures = "native";
+        SystemCallFilter = [
+          "@system-service"
+          "@mount"
+          "sethostname"
+        ];
+        SystemCallErrorNumber = "EPERM";
+
         # Named, root has a home, which libraries complain to the console about.
         User = "root";
         # What is refused is for whoever stands before the machine.

@@ -44,7 +44,7 @@ in
       requires = [ "uncloud.service" ];
       # An identity that exists is never overwritten; the agent refuses it as well.
       unitConfig.ConditionPathExists = "!${cfg.storage.stateDir}/identity.json";
-      serviceConfig = {
+      serviceConfig = import ../lib/client.nix // {
         Type = "oneshot";
         ExecStart = lib.escapeShellArgs (
           [
@@ -57,8 +57,6 @@ in
           ++ flag "network" cfg.network.cidr
           ++ flag "domain" create.domain
         );
-        DynamicUser = true;
-        SupplementaryGroups = [ "uncloud" ];
       };
     };
   };

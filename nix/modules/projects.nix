@@ -83,7 +83,7 @@ let
       restartTriggers = lib.optional (project.compose != null) config.environment.etc.${place name}.source;
       # It is tried again, since what it needs may come: images, other machines.
       startLimitIntervalSec = 0;
-      serviceConfig = {
+      serviceConfig = import ../lib/client.nix // {
         # Not oneshot: neither the boot nor a switch waits for a rollout.
         Type = "exec";
         RemainAfterExit = true;
@@ -92,13 +92,6 @@ let
         RestartSec = "5s";
         RestartSteps = 10;
         RestartMaxDelaySec = "1h";
-
-        DynamicUser = true;
-        SupplementaryGroups = [ "uncloud" ];
-        ProtectHome = true;
-        CapabilityBoundingSet = "";
-        RestrictAddressFamilies = [ "AF_UNIX" ];
-        SystemCallArchitectures = "native";
       };
     };
 in

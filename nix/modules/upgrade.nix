@@ -89,7 +89,7 @@ in
       after = [ "uncloud.service" ];
       restartIfChanged = false;
       unitConfig.X-StopOnRemoval = false;
-      serviceConfig = {
+      serviceConfig = import ../lib/client.nix // {
         Type = "oneshot";
         ExecStart = lib.escapeShellArgs [
           (lib.getExe' cfg.package "uc")
@@ -101,12 +101,6 @@ in
           # Who is down for good must not keep the others from their updates.
           "--skip-down"
         ];
-        DynamicUser = true;
-        SupplementaryGroups = [ "uncloud" ];
-        ProtectHome = true;
-        CapabilityBoundingSet = "";
-        RestrictAddressFamilies = [ "AF_UNIX" ];
-        SystemCallArchitectures = "native";
       };
     };
   };
