@@ -136,8 +136,8 @@ func (m *member) waitFor(ctx context.Context, v server.Version) error {
 	}
 	m.sync.Poke("")
 	err = m.store.WaitFor(ctx, at)
-	if why := m.cannotMerge.Load(); err != nil && why != nil && *why != nil {
-		return *why // the version is not late: it cannot be kept
+	if missing := m.unmerged.Load(); err != nil && missing != nil {
+		return missing.why // the version is not late: it cannot be kept
 	}
 	return err
 }
@@ -152,7 +152,7 @@ type mergedStore struct {
 func (s mergedStore) Merge(ctx context.Context, b crdt.Batch) (crdt.Known, error) {
 	known, err := s.Store.Merge(ctx, b)
 	if ctx.Err() == nil {
-		s.m.merged(err)
+		s.m.merged(b, known, err)
 	}
 	return known, err
 }
@@ -160,17 +160,49 @@ func (s mergedStore) Merge(ctx context.Context, b crdt.Batch) (crdt.Known, error
 func (s mergedStore) AdoptSnapshot(ctx context.Context, all crdt.Snapshot) (crdt.Known, error) {
 	known, err := s.Store.AdoptSnapshot(ctx, all)
 	if ctx.Err() == nil {
-		s.m.merged(err)
+		s.m.merged(all.Batch, known, err)
 	}
 	return known, err
 }
 
-func (m *member) merged(err error) {
-	m.cannotMerge.Store(&err)
+// unmerged is what other machines changed and could not be kept here.
+type unmerged struct {
+	why      error
+	versions crdt.Known
+}
+
+// merged notes what became of a batch. known is what is here if err is nil.
+func (m *member) merged(b crdt.Batch, known crdt.Known, err error) {
+	missing := m.unmerged.Load()
+	switch {
+	case err != nil:
+		now := &unmerged{err, versionsOf(b)}
+		if missing != nil {
+			now.versions = now.versions.Union(missing.versions)
+		}
+		m.unmerged.Store(now)
+	case missing == nil:
+		return
+	case faults.CodeOf(missing.why) == faults.DiskFull && !known.CoversAll(missing.versions):
+		return // something smaller fitted on the full disk
+	default:
+		m.unmerged.Store(nil)
+	}
 	if faults.CodeOf(err) == faults.DiskFull {
-		err = nil // the store says so itself, whatever it was that did not fit
+		err = nil // see storeNotes
 	}
 	m.troubles.setError("store", "store", err)
+}
+
+// versionsOf are those that a batch brings. Parts of a large one have no marks.
+func versionsOf(b crdt.Batch) crdt.Known {
+	versions := b.Marks
+	for _, row := range b.Rows {
+		for _, v := range row.Writers {
+			versions = versions.Union(crdt.Knows(v))
+		}
+	}
+	return versions
 }
 
 // rollouts is the driver as the API sees it.

@@ -73,7 +73,7 @@ type member struct {
 	loops    map[string]func() time.Duration // by subsystem: how long the present turn has run
 	troubles troubles
 
-	cannotMerge atomic.Pointer[error] // why the last change of another machine could not be kept
+	unmerged atomic.Pointer[unmerged] // what other machines changed and could not be kept; nil: nothing
 
 	networking sync.Mutex  // the network of the containers is made or changed
 	bridged    atomic.Bool // the network of the containers was there once

@@ -1,12 +1,16 @@
 package agent
 
 import (
+	"context"
 	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
 	"uncloud/agent/internal/crdt"
 	"uncloud/agent/internal/reconcile"
 	"uncloud/agent/internal/runtime"
+	"uncloud/agent/internal/server"
 	"uncloud/agent/internal/store"
 	"uncloud/internal/faults"
 	"uncloud/internal/spec"
@@ -102,18 +106,44 @@ func TestWhoLeavesStartsNothing(t *testing.T) {
 // TestWhatTheStoreCannotTakeInIsATrouble until it can.
 func TestWhatTheStoreCannotTakeInIsATrouble(t *testing.T) {
 	m, _ := withContainers(t)
-	m.merged(faults.New(faults.DiskFull, "no space left"))
-	if notes := m.troubles.all(); len(notes) != 0 {
-		t.Errorf("the store tells of a full disk itself: %v", notes)
-	}
-	m.merged(faults.New(faults.Internal, "a bug"))
+	m.merged(crdt.Batch{}, nil, faults.New(faults.Internal, "a bug"))
 	if notes := m.troubles.all(); len(notes) != 1 || notes[0].Code != "store" {
 		t.Errorf("%v", notes)
 	}
 	if _, err := (mergedStore{m.store, m}).Merge(t.Context(), crdt.Batch{}); err != nil {
 		t.Fatal(err)
 	}
-	if notes := m.troubles.all(); len(notes) != 0 || *m.cannotMerge.Load() != nil {
+	if notes := m.troubles.all(); len(notes) != 0 || m.unmerged.Load() != nil {
 		t.Errorf("%v", notes)
+	}
+}
+
+// TestWhatDoesNotFitOnTheDiskIsMissing until it is here: that something smaller
+// fits meanwhile changes nothing.
+func TestWhatDoesNotFitOnTheDiskIsMissing(t *testing.T) {
+	m := keeper(t)
+	one, two := crdt.Version{Site: crdt.SiteID{1}, Seq: 1}, crdt.Version{Site: crdt.SiteID{1}, Seq: 2}
+	full := faults.New(faults.DiskFull, "no space left")
+	m.merged(crdt.Batch{Rows: []crdt.Row{{Writers: []crdt.Version{one}}}}, nil, full)
+	missing := func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		err := m.waitFor(ctx, server.Version{Site: one.Site.String(), Seq: one.Seq})
+		said := slices.ContainsFunc(m.storeNotes(), func(n server.Note) bool { return n.Code == "store.full" })
+		if is := faults.CodeOf(err) == faults.DiskFull; is != said {
+			t.Errorf("who waits is told %v, and the notes are %v", err, m.storeNotes())
+		}
+		return said
+	}
+	for _, v := range []crdt.Version{two, one} {
+		if !missing() {
+			t.Errorf("it is forgotten before %v", v)
+		}
+		if _, err := (mergedStore{m.store, m}).Merge(t.Context(), crdt.Batch{Marks: crdt.Knows(v)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if missing() {
+		t.Error("it is here, and said to be missing")
 	}
 }

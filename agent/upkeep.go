@@ -7,6 +7,7 @@ import (
 
 	"uncloud/agent/internal/server"
 	"uncloud/agent/internal/store"
+	"uncloud/internal/faults"
 )
 
 // upkeepEvery is how often old tombstones are looked for. They are kept for a
@@ -42,7 +43,11 @@ func (m *member) collect(ctx context.Context) {
 
 // storeNotes is what the store and its replication suffer from.
 func (m *member) storeNotes() []server.Note {
-	return notesOf(m.store.Status(), m.sync.Status().Clone)
+	st := m.store.Status()
+	if missing := m.unmerged.Load(); missing != nil && faults.CodeOf(missing.why) == faults.DiskFull {
+		st.DiskFull = true
+	}
+	return notesOf(st, m.sync.Status().Clone)
 }
 
 func notesOf(st store.Status, clone string) []server.Note {
