@@ -127,7 +127,7 @@ func (s *service) duration(d *types.Duration, path ...string) spec.Duration {
 		return 0
 	}
 	if *d <= 0 {
-		s.refuse(path, "", "%s must be more than 0s", strings.Join(path, "."))
+		s.refuse(path, "write a duration such as 10s, or leave it out", "%s must be more than 0s", strings.Join(path, "."))
 	}
 	return spec.Duration(*d)
 }

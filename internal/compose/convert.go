@@ -26,7 +26,7 @@ type refusal struct {
 	err   error
 }
 
-// refuse notes an error at path. The hint may be empty.
+// refuse notes an error at path, with what to do instead.
 func (c *converter) refuse(path []string, hint, format string, args ...any) {
 	c.found = append(c.found, refusal{path, c.sources.where(path), c.sources.fault(path, format, args...).WithHint("%s", hint)})
 }

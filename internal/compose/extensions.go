@@ -19,7 +19,7 @@ func (s *service) convertExtensions() {
 	case bool:
 		s.out.Placement.Failover = failover
 	default:
-		s.refuse([]string{"x-failover"}, "", "x-failover must be true or false")
+		s.refuse([]string{"x-failover"}, "write x-failover: true", "x-failover must be true or false")
 	}
 }
 

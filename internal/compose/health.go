@@ -42,7 +42,7 @@ func (s *service) convertHealth() {
 	if in.Retries != nil {
 		check.Retries = int(min(*in.Retries, 1<<16))
 		if check.Retries == 0 {
-			s.refuse([]string{"healthcheck", "retries"}, "", "healthcheck.retries must be more than 0")
+			s.refuse([]string{"healthcheck", "retries"}, "write 1 or more; disable: true ends the check", "healthcheck.retries must be more than 0")
 		}
 	}
 	s.out.Health = check

@@ -132,7 +132,7 @@ func locate(opt Options) (*input, error) {
 	}
 	o, err := cli.NewProjectOptions(slices.Clone(opt.Files), steps...)
 	if err != nil {
-		return nil, faults.New(faults.Invalid, "%w", err)
+		return nil, faults.New(faults.Invalid, "%w", err).WithHint("look at COMPOSE_FILE and at the .env file beside the Compose file")
 	}
 	if len(o.ConfigPaths) == 0 {
 		return nil, faults.New(faults.NotFound, "there is no compose.yaml here or in a folder above").
@@ -140,7 +140,7 @@ func locate(opt Options) (*input, error) {
 	}
 	dir, err := o.GetWorkingDir()
 	if err != nil {
-		return nil, faults.New(faults.Invalid, "find the working directory: %w", err)
+		return nil, faults.New(faults.Invalid, "find the working directory: %w", err).WithHint("change to a folder that exists, or name the file: uc deploy -f FILE")
 	}
 	in := &input{
 		options: o, services: opt.Services, unset: map[string]bool{},
@@ -166,13 +166,14 @@ func withDotEnv(o *cli.ProjectOptions) error {
 
 // read loads the files' bytes once, for the parser and for positions.
 func (in *input) read() error {
-	in.sources = &sources{dir: in.details.WorkingDir}
+	in.sources = &sources{dir: in.details.WorkingDir, expand: in.expand}
 	for _, path := range in.options.ConfigPaths {
 		abs, content, err := readFile(path)
 		if err != nil {
 			return faults.New(faults.NotFound, "%w", err).WithHint("name another file: uc deploy -f FILE")
 		}
 		in.files = append(in.files, abs)
+		in.sources.files = in.files
 		in.details.ConfigFiles = append(in.details.ConfigFiles, types.ConfigFile{Filename: abs, Content: content})
 		in.sources.add(abs, content)
 	}

@@ -119,23 +119,21 @@ func outcome(t *testing.T, dir string, opt Options) txtar.File {
 }
 
 // describe is each fault of err with its hint. An error that is no fault.Invalid
-// would be a bug: whatever is in a file, the user can mend it.
+// would be a bug: whatever is in a file, the user can mend it. So would one
+// without a hint, or of several lines.
 func describe(t *testing.T, err error) string {
 	t.Helper()
 	var b strings.Builder
-	all := []error{err}
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		all = many.Unwrap()
-	}
-	for _, err := range all {
+	for _, err := range leaves(err) {
 		f, ok := errors.AsType[*faults.Fault](err)
 		if !ok || f.Code != faults.Invalid {
 			t.Fatalf("not faults.Invalid: %v", err)
 		}
 		fmt.Fprintf(&b, "%s\n", f.Sentence)
-		if f.Hint != "" {
-			fmt.Fprintf(&b, "    hint: %s\n", f.Hint)
+		if f.Hint == "" || strings.Contains(f.Sentence, "\n") {
+			t.Errorf("no hint, or more than one line: %q", f.Sentence)
 		}
+		fmt.Fprintf(&b, "    hint: %s\n", f.Hint)
 	}
 	return b.String()
 }

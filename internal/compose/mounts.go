@@ -132,7 +132,7 @@ func (s *service) convertVolume(name string) {
 	case bool:
 		out.Shared = shared
 	default:
-		s.converter.refuse(slices.Concat(at, []string{"x-shared"}), "", "volume %s: x-shared must be true or false", name)
+		s.converter.refuse(slices.Concat(at, []string{"x-shared"}), "write x-shared: true", "volume %s: x-shared must be true or false", name)
 	}
 	if !volumeName.MatchString(out.Name) {
 		s.converter.refuse(at, "use 1-63 of letters, digits, _, . and -", "%q cannot name a volume", out.Name)
@@ -188,13 +188,14 @@ func (s *service) configContent(name string) ([]byte, bool) {
 	case in.Environment != "":
 		value, ok := s.typed.Environment[in.Environment]
 		if !ok {
-			s.converter.refuse(at, "set it", "config %s: variable %s is not set", name, in.Environment)
+			s.converter.refuse(at, "set it, or write its value as content:", "config %s: variable %s is not set", name, in.Environment)
 		}
 		return s.bounded([]byte(value), at), ok
 	case in.File != "":
 		content, err := os.ReadFile(filepath.Clean(in.File))
 		if err != nil {
-			s.converter.refuse(at, "", "config %s: %v", name, err)
+			s.converter.refuse(append(at, "file"), "name a file that is there, or write its text as content:", "config %s: %s", name,
+				strings.ReplaceAll(err.Error(), in.File, s.sources.show(in.File)))
 			return nil, false
 		}
 		return s.bounded(content, at), true

@@ -17,8 +17,10 @@ import (
 
 // sources are the parsed files, kept for one question: where was this written?
 type sources struct {
-	dir  string // names of files are shown relative to it
-	docs []document
+	dir    string   // names of files are shown relative to it
+	files  []string // those that were asked for
+	docs   []document
+	expand func(text string) string // fills variables in
 }
 
 type document struct {
@@ -211,7 +213,7 @@ func (s *sources) explain(err error) error {
 	if f, ok := errors.AsType[*faults.Fault](err); ok {
 		return f
 	}
-	if all := leaves(err); len(all) > 1 {
+	if all := leaves(separate(err)); len(all) > 1 {
 		for i := range all {
 			all[i] = s.explain(all[i])
 		}
@@ -230,7 +232,7 @@ func (s *sources) explain(err error) error {
 func (s *sources) explainOne(err error) *faults.Fault {
 	text := strings.TrimSuffix(err.Error(), ": invalid compose project")
 	if m := yamlError.FindStringSubmatch(text); m != nil {
-		return faults.New(faults.Invalid, "%s:%s: %s", s.show(m[1]), m[2], m[3]).Because(err)
+		return faults.New(faults.Invalid, "%s:%s: %s", s.show(m[1]), m[2], oneLine(m[3])).Because(err)
 	}
 	if m := schemaError.FindStringSubmatch(text); m != nil {
 		return s.explainSchema(strings.Split(m[2], "."), m[3]).Because(err)
@@ -238,18 +240,23 @@ func (s *sources) explainOne(err error) *faults.Fault {
 	if m := valueError.FindStringSubmatch(text); m != nil {
 		path := steps(m[2])
 		if m[1] == "" {
-			return s.fault(path, "%s: %s", title(path), m[3]).Because(err)
+			return s.fault(path, "%s: %s", title(path), oneLine(m[3])).Because(err)
 		}
-		return s.fault(path, "%s: %s %s", title(path), m[1], m[3]).
+		return s.fault(path, "%s: %s %s", title(path), m[1], oneLine(m[3])).
 			WithHint("write $$ for a dollar sign that begins no variable").Because(err)
 	}
+	text = oneLine(text)
 	if m := pathPrefix.FindStringSubmatch(text); m != nil {
-		return s.fault(steps(m[1]), "%s", text).Because(err)
+		path := steps(m[1])
+		if rest, first := strings.CutPrefix(text, m[1]); first {
+			text = title(path) + rest
+		}
+		return s.fault(path, "%s", text).Because(err)
 	}
 	if m := namedThing.FindStringSubmatch(text); m != nil {
 		return s.fault([]string{"services", m[1]}, "%s", text).Because(err)
 	}
-	return faults.New(faults.Invalid, "%s", text).Because(err)
+	return s.explainPlaceless(text).Because(err)
 }
 
 // leaves takes joined errors apart, also joins of joins.

@@ -22,6 +22,15 @@ func (in *input) substitute(text string, lookup template.Mapping) (string, error
 		}))
 }
 
+// expand is text with its variables filled in, or as it is where that cannot be.
+func (in *input) expand(text string) string {
+	filled, err := template.SubstituteWithOptions(text, in.details.LookupEnv, template.WithoutLogging)
+	if err != nil {
+		return text
+	}
+	return filled
+}
+
 var variableName = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*`)
 
 // blanks is one sentence for each variable that was not set.
