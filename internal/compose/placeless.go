@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"cmp"
 	"errors"
 	"path/filepath"
 	"regexp"
@@ -29,19 +30,38 @@ var (
 	lineBreak    = regexp.MustCompile(`\s*\n\s*`)
 )
 
-// separate takes apart the errors that the parser writes one a line.
-func separate(err error) error {
+// separate takes apart the errors that the parser writes one a line, in no
+// order; theirs is that of the file.
+func (s *sources) separate(err error) error {
 	list, several := strings.CutPrefix(err.Error(), undecoded)
 	if !several {
 		return err
 	}
-	var all []error
-	for line := range strings.Lines(list) {
-		if line = strings.TrimSpace(line); line != "" {
-			all = append(all, errors.New(line))
-		}
+	lines := strings.FieldsFunc(list, func(r rune) bool { return r == '\n' })
+	slices.SortFunc(lines, func(a, b string) int {
+		pathA, _ := undecodedAt(a)
+		pathB, _ := undecodedAt(b)
+		x, y := s.where(pathA), s.where(pathB)
+		return cmp.Or(cmp.Compare(x.file, y.file), cmp.Compare(x.line, y.line), cmp.Compare(a, b))
+	})
+	all := make([]error, len(lines))
+	for i, line := range lines {
+		all[i] = errors.New(line)
 	}
 	return errors.Join(all...)
+}
+
+// undecodedAt is the path of a line of such errors, or nil, and what it says.
+func undecodedAt(line string) (path []string, says string) {
+	m := decodeError.FindStringSubmatch(line)
+	if m == nil {
+		return nil, line
+	}
+	path = []string{m[1], m[2]}
+	if m[3] != "" {
+		path = append(path, steps(m[3])...)
+	}
+	return path, m[4]
 }
 
 // oneLine is a text of the parser as a sentence can hold it.
@@ -57,12 +77,8 @@ func (s *sources) explainPlaceless(text string) *faults.Fault {
 	if text == "empty compose file" || text == "top-level object must be a mapping" {
 		return s.noMapping()
 	}
-	if m := decodeError.FindStringSubmatch(text); m != nil {
-		path := []string{m[1], m[2]}
-		if m[3] != "" {
-			path = append(path, steps(m[3])...)
-		}
-		return s.fault(path, "%s: %s", title(path), m[4]).WithHint("%s", measure(m[4]))
+	if path, says := undecodedAt(text); path != nil {
+		return s.fault(path, "%s: %s", title(path), says).WithHint("%s", measure(says))
 	}
 	if m := sectionError.FindStringSubmatch(text); m != nil {
 		return s.fault([]string{m[1]}, "%s", text)

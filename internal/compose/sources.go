@@ -213,7 +213,7 @@ func (s *sources) explain(err error) error {
 	if f, ok := errors.AsType[*faults.Fault](err); ok {
 		return f
 	}
-	if all := leaves(separate(err)); len(all) > 1 {
+	if all := leaves(s.separate(err)); len(all) > 1 {
 		for i := range all {
 			all[i] = s.explain(all[i])
 		}
