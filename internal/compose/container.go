@@ -51,12 +51,11 @@ func (s *service) checkImage() {
 	switch {
 	case build == nil:
 	case s.in.Image == "":
-		s.refuse([]string{"build"}, fmt.Sprintf("add `image: %[1]s:1`, then: podman build -t %[1]s:1 %[2]s && uc image push %[1]s:1",
-			s.name, s.sources.show(build.Context)), "build without image is not supported")
+		todo := newBuild(s.name, s.name+":1", build)
+		s.refuse([]string{"build"}, fmt.Sprintf("add `image: %s`, then: %s", todo.Image, todo.Command(s.sources.show(build.Context))),
+			"build without image is not supported")
 	default:
-		s.project.Builds = append(s.project.Builds, Build{
-			Service: s.name, Image: s.in.Image, Context: build.Context, Dockerfile: build.Dockerfile,
-		})
+		s.project.Builds = append(s.project.Builds, newBuild(s.name, s.in.Image, build))
 	}
 }
 

@@ -54,14 +54,6 @@ type Project struct {
 	Warnings   []string           // sentences: what was read as blank or left unset
 }
 
-// Build says how a service's image could be built. This package only reads it.
-type Build struct {
-	Service    string
-	Image      string
-	Context    string // absolute path, or an address
-	Dockerfile string
-}
-
 // Load reads, merges and converts. Errors that the user can mend are
 // faults.Invalid with file and line; where there are several, all are joined.
 func Load(ctx context.Context, opt Options) (*Project, error) {

@@ -30,7 +30,7 @@ const (
 	useSecrets = "secrets do not exist here yet: use configs or environment until they do"
 	useDevices = "name the device itself: devices: [\"nvidia.com/gpu=all\"]"
 	noHooks    = "run it in the image's entrypoint"
-	noBuild    = "kept as information; the image itself must exist or be pushed"
+	noBuild    = "nothing is built: a deploy warns, and says how to build and push the image"
 )
 
 // keys says for every key of the Compose specification what becomes of it.
@@ -67,7 +67,7 @@ var keys = []key{
 	{"services.*.image", mapped, ""},
 	{"services.*.pull_policy", mapped, "always, missing, if_not_present, never"},
 	{"services.*.pull_refresh_after", refused, "use pull_policy: always"},
-	{"services.*.build", mapped, noBuild},
+	{"services.*.build", accepted, noBuild},
 	{"services.*.dockerfile", refused, "use build.dockerfile"},
 	{"services.*.command", mapped, ""},
 	{"services.*.entrypoint", mapped, ""},

@@ -27,7 +27,7 @@ type Input struct {
 // where a volume is on a machine that is down, NoImage and NoPlace.
 func Deploy(in Input) (Plan, error) {
 	if err := spec.CheckName("project", in.Project); err != nil {
-		return Plan{}, faults.New(faults.Invalid, "%w", err)
+		return Plan{}, faults.New(faults.Invalid, "%w", err).WithHint("name it otherwise: uc deploy --project NAME")
 	}
 	specs, err := ordered(in.Specs, in.has)
 	if err != nil {
@@ -259,7 +259,7 @@ func (d *deployment) check(p ServicePlan) error {
 	for _, s := range p.Steps {
 		if runs(s) && d.Images.Lacks(s.Machine, image) {
 			return faults.New(faults.NoImage, "%s does not have the image %s, which cannot be pulled", names.of(s.Machine), image).
-				WithHint("push it: uc image push %s", image)
+				WithHint("%s", PushHint(image))
 		}
 	}
 	return nil

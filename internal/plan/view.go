@@ -27,6 +27,11 @@ func (i Images) Lacks(machine, image string) bool {
 	return known && !has
 }
 
+// PushHint is what to do about an image that a machine neither has nor can pull.
+func PushHint(image string) string {
+	return fmt.Sprintf("push it: uc image push %[1]s; to build it first: podman build -t %[1]s DIR && uc image push %[1]s", image)
+}
+
 // Ask is a replica that looks for a machine.
 type Ask struct {
 	Service spec.Service

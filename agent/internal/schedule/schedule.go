@@ -240,7 +240,7 @@ func (r *request) noPlace() error {
 	case codes[faults.Conflict] > 0 && codes[faults.Conflict]+codes[faults.MachineDown] == len(r.machines):
 		code, hint = faults.Conflict, "see who has the port: uc ls"
 	case codes[faults.NoImage] > 0 && codes[faults.NoImage]+codes[faults.MachineDown] == len(r.machines):
-		code, hint = faults.NoImage, "push it: uc image push "+r.ask.Spec.Container.Image
+		code, hint = faults.NoImage, plan.PushHint(r.ask.Spec.Container.Image)
 	}
 	if len(lines) == 0 {
 		lines = []string{"the cluster has no machine"}

@@ -2,6 +2,8 @@ package command
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -65,6 +67,7 @@ func newDeploy(a *app) *cobra.Command {
 		Long: "Bring the services of a Compose file up to date: shows the plan, asks, and then replaces one\n" +
 			"replica after another. A service whose new revision fails returns to the revision before.\n" +
 			"Only what was shown is done: when the cluster has changed until the answer, nothing is.\n\n" +
+			"Nothing is built or pushed. Of a service with build: it is said how to do both.\n\n" +
 			"Ctrl-C returns the service in hand to what ran before; a second one leaves that to the machines.",
 		Example: "  uc deploy\n  uc deploy -f compose.yaml -f production.yaml -y\n  uc deploy --dry-run -o json web",
 		Args:    atLeast(0), RunE: d.run, ValidArgsFunction: a.completeServices,
@@ -91,6 +94,7 @@ func (d *deploy) run(cmd *cobra.Command, services []string) error {
 	if err != nil {
 		return err
 	}
+	d.warnOfBuilds(project.Builds)
 	client, err := d.connect(ctx)
 	if err != nil {
 		return err
@@ -104,6 +108,27 @@ func (d *deploy) run(cmd *cobra.Command, services []string) error {
 		return d.show(d.output, planned.Msg, func() { d.ui.Plan(planned.Msg) })
 	}
 	return d.carryOut(ctx, request, planned.Msg)
+}
+
+// warnOfBuilds says that a change of what an image is built from changes
+// nothing by itself, and how to bring it to the machines.
+func (d *deploy) warnOfBuilds(builds []compose.Build) {
+	for _, b := range builds {
+		d.ui.Warn("service %s has build:, and a deploy builds nothing; where %s is missing or older than its folder: %s",
+			b.Service, b.Image, b.Command(fromHere(b.Context)))
+	}
+}
+
+// fromHere is a path as it is written in the present folder, where it is below it.
+func fromHere(path string) string {
+	here, err := os.Getwd()
+	if err != nil || !filepath.IsAbs(path) {
+		return path
+	}
+	if rel, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(rel) {
+		return rel
+	}
+	return path
 }
 
 func (d *deploy) request(project *compose.Project) *uncloudv1.DeployRequest {
