@@ -23,7 +23,8 @@ type httpHandler = http.Handler
 // stays a member: the service manager starts it anew.
 func endedEarly(why error) error {
 	if why == nil {
-		return faults.New(faults.NotMember, "this machine left its cluster before it was ready")
+		return faults.New(faults.NotMember, "this machine left its cluster before it was ready").
+			WithHint("to join again: uncloudd join TICKET-FILE")
 	}
 	return faults.New(faults.Internal, "this machine is a member, but did not come up: %w", why).
 		WithHint("it is tried again and again; see: journalctl -u uncloud; or give it up: uncloudd reset --yes")

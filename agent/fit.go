@@ -30,7 +30,7 @@ func toVersion(site string, seq uint64) (crdt.Version, error) {
 	}
 	id, err := crdt.ParseSiteID(site)
 	if err != nil {
-		return crdt.Version{}, faults.New(faults.Invalid, "%w", err)
+		return crdt.Version{}, faults.New(faults.Invalid, "%w", err).WithHint("compare the versions: uc machine ls")
 	}
 	return crdt.Version{Site: id, Seq: seq}, nil
 }
@@ -270,11 +270,12 @@ func (r rollouts) Remove(ctx context.Context, services []string, volumes bool, a
 func (m *member) dialMachine(ctx context.Context, machine string, port int) (net.Conn, error) {
 	other, ok := m.store.State().Machines[machine]
 	if !ok {
-		return nil, faults.New(faults.NotFound, "machine %s is no member", machine)
+		return nil, faults.New(faults.NotFound, "machine %s is no member", machine).WithHint("see the members: uc machine ls")
 	}
 	addr := managementOf(other.PublicKey)
 	if !addr.IsValid() {
-		return nil, faults.New(faults.Internal, "machine %s has a key that cannot be read", machine)
+		return nil, faults.New(faults.Internal, "machine %s has a key that cannot be read", machine).
+			WithHint("remove it, and let it join again: uc machine rm --force %s", m.store.State().MachineName(machine))
 	}
 	d := net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
 	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(addr.String(), strconv.Itoa(port)))

@@ -293,7 +293,7 @@ func (id *Identity) accept(res *uncloudv1.AdmitResponse) error {
 	network, err1 := netip.ParsePrefix(res.GetNetwork())
 	subnet, err2 := netip.ParsePrefix(res.GetSubnet())
 	if err1 != nil || err2 != nil {
-		return faults.New(faults.Internal, "the member answered with no usable network")
+		return faults.New(faults.Internal, "the member answered with no usable network").WithHint("use the same version of uncloudd on all machines")
 	}
 	public, signing, err := id.publicKeys()
 	if err != nil {

@@ -141,7 +141,8 @@ func (f *ticketFile) say(fault *faults.Fault) {
 func onlyRoots(path string) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return faults.New(faults.NotMember, "no ticket yet: this machine waits for it at %s", path)
+		return faults.New(faults.NotMember, "no ticket yet: this machine waits for it at %s", path).
+			WithHint("make one on a member: uc machine ticket > uncloud.ticket")
 	}
 	if err != nil || info.IsDir() {
 		return nil // reading it says more

@@ -196,7 +196,8 @@ func (m *member) admit(ctx context.Context, text string, req *uncloudv1.AdmitReq
 func pickSubnet(network netip.Prefix, publicKey string, taken []netip.Prefix) (netip.Prefix, error) {
 	key, err := mesh.ParseKey(publicKey)
 	if err != nil {
-		return netip.Prefix{}, faults.New(faults.Invalid, "the machine's key cannot be read: %w", err)
+		return netip.Prefix{}, faults.New(faults.Invalid, "the machine's key cannot be read: %w", err).
+			WithHint("use the same version of uncloudd on all machines")
 	}
 	return mesh.PickSubnet(network, key, taken)
 }

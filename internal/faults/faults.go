@@ -64,12 +64,14 @@ func (f *Fault) WithHint(format string, args ...any) *Fault {
 }
 
 // On is f with a hint that says on which machine to follow it. One that begins
-// with uc can be followed anywhere, and stays as it is.
+// with uc can be followed anywhere, and stays as it is; "on the machine: " in
+// front of one is replaced.
 func (f *Fault) On(machine string) *Fault {
-	if f.Hint == "" || machine == "" || strings.HasPrefix(f.Hint, "uc ") || strings.HasPrefix(f.Hint, "on ") {
+	const here = "on the machine: "
+	if f.Hint == "" || machine == "" || strings.HasPrefix(f.Hint, "uc ") || strings.HasPrefix(f.Hint, "on ") && !strings.HasPrefix(f.Hint, here) {
 		return f
 	}
-	return f.WithHint("on %s: %s", machine, f.Hint)
+	return f.WithHint("on %s: %s", machine, strings.TrimPrefix(f.Hint, here))
 }
 
 // Because is f with its cause, which goes to the log and not to people.

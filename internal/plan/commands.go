@@ -19,7 +19,8 @@ func Scale(v View, service string, replicas int, now time.Time) (ServicePlan, er
 	}
 	switch {
 	case svc.Mode == spec.Global:
-		return ServicePlan{}, faults.New(faults.Invalid, "%s/%s is global: it has one replica on every machine", svc.Project, svc.Name)
+		return ServicePlan{}, faults.New(faults.Invalid, "%s/%s is global: it has one replica on every machine", svc.Project, svc.Name).
+			WithHint("to choose how many, remove mode: global from the Compose file, then: uc deploy")
 	case replicas < 1:
 		return ServicePlan{}, faults.New(faults.Invalid, "a service has at least one replica").
 			WithHint("to end it for a while: uc stop %s", svc.Name)

@@ -288,6 +288,9 @@ func TestDeployRefuses(t *testing.T) {
 			if faults.CodeOf(err) != tt.code || !strings.Contains(err.Error(), tt.says) {
 				t.Fatalf("%s: %v", faults.CodeOf(err), err)
 			}
+			if hint := faults.Of(err).Hint; hint == "" || tt.code == faults.NoImage && !strings.Contains(hint, "podman build -t x:2 DIR && uc image push x:2") {
+				t.Errorf("hint %q", hint)
+			}
 		})
 	}
 }

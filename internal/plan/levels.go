@@ -22,10 +22,10 @@ func ordered(specs []spec.ServiceSpec, known func(name string) bool) ([]leveled,
 	l := leveler{specs: map[string]spec.ServiceSpec{}, known: known, levels: map[string]int{}}
 	for _, sp := range specs {
 		if err := spec.CheckName("service", sp.Name); err != nil {
-			return nil, faults.New(faults.Invalid, "%w", err)
+			return nil, faults.New(faults.Invalid, "%w", err).WithHint("rename it in the Compose file, then: uc deploy")
 		}
 		if _, twice := l.specs[sp.Name]; twice {
-			return nil, faults.New(faults.Invalid, "service %s is in the request twice", sp.Name)
+			return nil, faults.New(faults.Invalid, "service %s is in the request twice", sp.Name).WithHint("name it once")
 		}
 		l.specs[sp.Name] = sp
 	}
@@ -55,7 +55,7 @@ func (l *leveler) level(name string, path []string) (int, error) {
 	}
 	if slices.Contains(path, name) {
 		return 0, faults.New(faults.Invalid, "services depend on each other in a circle: %s",
-			strings.Join(append(path, name), " -> "))
+			strings.Join(append(path, name), " -> ")).WithHint("remove one of these from depends_on in the Compose file, then: uc deploy")
 	}
 	level := 0
 	for _, dep := range l.specs[name].DependsOn {
@@ -63,7 +63,8 @@ func (l *leveler) level(name string, path []string) (int, error) {
 			if l.known(dep) {
 				continue
 			}
-			return 0, faults.New(faults.Invalid, "service %s depends on %s, which does not exist", name, dep)
+			return 0, faults.New(faults.Invalid, "service %s depends on %s, which does not exist", name, dep).
+				WithHint("add %s to the Compose file, or remove it from depends_on, then: uc deploy", dep)
 		}
 		n, err := l.level(dep, append(slices.Clone(path), name))
 		if err != nil {

@@ -97,12 +97,13 @@ func Decode(err error) error {
 	case connect.CodeCanceled:
 		return faults.New(faults.Interrupted, "interrupted").Because(err)
 	case connect.CodeUnavailable, connect.CodeDeadlineExceeded:
-		return faults.New(faults.Unreachable, "no answer: %s", ce.Message()).Because(err)
+		return faults.New(faults.Unreachable, "no answer: %s", ce.Message()).
+			WithHint("on the machine: systemctl status uncloud; then try again").Because(err)
 	case connect.CodeUnimplemented:
 		return faults.New(faults.Invalid, "the machine's agent is too old for this command").
 			WithHint("compare the versions: uc machine ls").Because(err)
 	}
-	return faults.New(faults.Internal, "%s", ce.Message()).Because(err)
+	return faults.New(faults.Internal, "%s", ce.Message()).WithHint("on the machine: journalctl -u uncloud").Because(err)
 }
 
 // protocols is HTTP/1.1 for curl and browsers, and HTTP/2 without TLS for

@@ -45,7 +45,10 @@ func TestPlainErrors(t *testing.T) {
 	if got := faults.CodeOf(Decode(Encode(context.Canceled))); got != faults.Interrupted {
 		t.Errorf("cancelled call has code %q", got)
 	}
-	if got := faults.CodeOf(Decode(connect.NewError(connect.CodeUnavailable, io.EOF))); got != faults.Unreachable {
-		t.Errorf("lost connection has code %q", got)
+	if got := faults.Of(Decode(connect.NewError(connect.CodeUnavailable, io.EOF))); got.Code != faults.Unreachable || got.Hint == "" {
+		t.Errorf("lost connection is %+v", got)
+	}
+	if got := faults.Of(Decode(connect.NewError(connect.CodeInternal, io.EOF))); got.Code != faults.Internal || got.Hint == "" {
+		t.Errorf("a bug is %+v", got)
 	}
 }

@@ -76,7 +76,7 @@ func digestOf(b []byte) string {
 }
 
 func invalid(format string, args ...any) *faults.Fault {
-	return faults.New(faults.Invalid, format, args...)
+	return faults.New(faults.Invalid, format, args...).WithHint("build the image anew, and push it: uc image push IMAGE")
 }
 
 // parse checks everything about an image that can be told before its layers.

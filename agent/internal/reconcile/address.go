@@ -33,7 +33,8 @@ func (a *addresses) take(subnet netip.Prefix, taken map[netip.Addr]bool) (netip.
 		}
 	}
 	if !best.IsValid() {
-		return best, faults.New(faults.NoPlace, "all addresses of %s are in use", subnet)
+		return best, faults.New(faults.NoPlace, "all addresses of %s are in use", subnet).
+			WithHint("see what runs here, and scale or remove some of it: uc ps")
 	}
 	a.seen(best)
 	return best, nil

@@ -138,9 +138,11 @@ func (l *loop) outcome(w *waiter, wish *Wish) (answer, bool) {
 	case w.retire:
 		return l.retired(w, wish)
 	case wish == nil:
-		return fail(l.row(w.replica), faults.New(faults.NotReady, "replica %s is not one of this machine", w.replica))
+		return fail(l.row(w.replica), faults.New(faults.NotReady, "replica %s is not one of this machine", w.replica).
+			WithHint("see where it is: uc ps"))
 	case !wish.Running:
-		return fail(l.row(w.replica), faults.New(faults.Conflict, "replica %s is wanted stopped", wish.Replica.Name))
+		return fail(l.row(w.replica), faults.New(faults.Conflict, "replica %s is wanted stopped", wish.Replica.Name).
+			WithHint("to run it again: uc start %s/%s", wish.Service.Project, wish.Service.Name))
 	}
 	return l.ran(w, wish)
 }
@@ -155,7 +157,8 @@ func (l *loop) row(replica string) spec.Container { return l.cfg.Store.State().C
 func (l *loop) retired(w *waiter, wish *Wish) (answer, bool) {
 	switch p := l.problems[w.replica]; {
 	case wish != nil && !wish.mayRetire():
-		return answer{err: faults.New(faults.Conflict, "replica %s is wanted running on this machine", wish.Replica.Name)}, true
+		return answer{err: faults.New(faults.Conflict, "replica %s is wanted running on this machine", wish.Replica.Name).
+			WithHint("see what is under way: uc inspect %s/%s", wish.Service.Project, wish.Service.Name)}, true
 	case !l.has(w.replica):
 		return answer{}, true
 	case p.err != nil:

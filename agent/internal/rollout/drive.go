@@ -158,7 +158,8 @@ func (d *drive) settle(ctx context.Context) error {
 		batch := next(steps, d.parallelism(state))
 		key := keys(batch)
 		if key == done {
-			return faults.New(faults.Internal, "the rollout of %s makes no progress at: %s", d.name, batch[0].Text)
+			return faults.New(faults.Internal, "the rollout of %s makes no progress at: %s", d.name, batch[0].Text).
+				WithHint("see what happened: uc events; then deploy again: uc deploy")
 		}
 		done = key
 		replaces := batch[len(batch)-1].Order != ""

@@ -27,7 +27,7 @@ func (s machineService) Exec(ctx context.Context, stream *execStream) error {
 	}
 	start := first.GetStart()
 	if start == nil || len(start.GetCommand()) == 0 {
-		return faults.New(faults.Invalid, "the first message of an exec must name a replica and a command")
+		return faults.New(faults.Invalid, "the first message of an exec must name a replica and a command").WithHint(otherVersion)
 	}
 	r, err := findReplica(m.State(), start.GetReplica())
 	if err != nil {

@@ -11,6 +11,9 @@ import (
 	"uncloud/internal/wire"
 )
 
+// otherVersion is what to do about messages that no uc of this version sends.
+const otherVersion = "compare the versions: uc version"
+
 var errPanic = faults.New(faults.Internal, "the agent met a bug while answering").
 	WithHint("its journal has the trace: journalctl -u uncloud")
 

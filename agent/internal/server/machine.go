@@ -122,11 +122,11 @@ func (s machineService) PushImage(ctx context.Context, stream *connect.ClientStr
 		return nil, err
 	}
 	if !stream.Receive() {
-		return nil, errors.Join(stream.Err(), faults.New(faults.Invalid, "the push ended before it began"))
+		return nil, errors.Join(stream.Err(), faults.New(faults.Invalid, "the push ended before it began").WithHint("push again: uc image push IMAGE"))
 	}
 	start := stream.Msg().GetStart()
 	if start == nil {
-		return nil, faults.New(faults.Invalid, "the first message of a push must announce the image")
+		return nil, faults.New(faults.Invalid, "the first message of a push must announce the image").WithHint(otherVersion)
 	}
 	id, received, err := m.Images.Receive(ctx, ImageStart{Name: start.GetName(), Manifest: start.GetManifest(), Config: start.GetConfig()},
 		func() (string, []byte, error) {

@@ -66,11 +66,11 @@ func (s machineService) BackupStore(ctx context.Context, _ *connect.Request[uncl
 
 func (s machineService) RestoreStore(ctx context.Context, stream *connect.ClientStream[uncloudv1.RestoreStoreRequest]) (*connect.Response[uncloudv1.RestoreStoreResponse], error) {
 	if !stream.Receive() {
-		return nil, errors.Join(stream.Err(), faults.New(faults.Invalid, "the backup ended before it began"))
+		return nil, errors.Join(stream.Err(), faults.New(faults.Invalid, "the backup ended before it began").WithHint("try again: uc store restore FILE"))
 	}
 	first := stream.Msg()
 	if first.GetBackup() == nil {
-		return nil, faults.New(faults.Invalid, "the first message of a restore must describe the backup")
+		return nil, faults.New(faults.Invalid, "the first message of a restore must describe the backup").WithHint(otherVersion)
 	}
 	opts := RestoreOptions{Backup: first.GetBackup(), Adopt: first.GetAdopt()}
 	res, err := s.host.RestoreStore(ctx, opts, &restoreReader{stream: stream})

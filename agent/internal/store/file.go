@@ -119,7 +119,8 @@ func (f *file) locate(dir string) (string, error) {
 	}
 	f.lock = lock
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return "", faults.New(faults.Conflict, "another process uses the store in %s", dir).Because(err)
+		return "", faults.New(faults.Conflict, "another process uses the store in %s", dir).
+			WithHint("see which: fuser -v %s/*; the agent is stopped with: systemctl stop uncloud", dir).Because(err)
 	}
 	// Not before: to close a file of a database that this process has open would
 	// drop SQLite's locks on it.

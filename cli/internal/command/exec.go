@@ -175,7 +175,8 @@ func (e *exec) output(ctx context.Context, stream *execStream) error {
 		case ctx.Err() != nil:
 			return faults.New(faults.Interrupted, "interrupted").Because(ctx.Err())
 		case errors.Is(err, io.EOF):
-			return faults.New(faults.Unreachable, "the connection ended before the command did")
+			return faults.New(faults.Unreachable, "the connection ended before the command did").
+				WithHint("the machine ends the command; see whether the replica still runs: uc ps")
 		case err != nil:
 			return err
 		}

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -24,6 +25,7 @@ func newRollback(a *app) *cobra.Command {
 			}
 			change.question = "roll " + args[0] + " back?"
 			change.finished = "rolled back " + args[0]
+			change.again = "uc rollback " + strings.Join(args, " ")
 			return a.changeRevision(cmd.Context(), change, func(ctx context.Context, dryRun bool, agreed string) (*progressStream, error) {
 				request.DryRun, request.Agreed = dryRun, agreed
 				return a.client.Cluster.Rollback(ctx, connect.NewRequest(request))
@@ -41,6 +43,7 @@ type revisionChange struct {
 	output      format
 	question    string
 	finished    string
+	again       string // the command line without its flags
 }
 
 func (r *revisionChange) add(a *app, cmd *cobra.Command) {
@@ -51,7 +54,7 @@ func (r *revisionChange) add(a *app, cmd *cobra.Command) {
 
 func (a *app) changeRevision(ctx context.Context, change revisionChange, call func(ctx context.Context, dryRun bool, agreed string) (*progressStream, error)) error {
 	if change.output == jsonFormat && !change.dryRun {
-		return usage("-o json shows a plan, and needs --dry-run")
+		return usage("-o json shows a plan, and needs --dry-run").hint("%s --dry-run -o json", change.again)
 	}
 	if _, err := a.connect(ctx); err != nil {
 		return err

@@ -21,6 +21,7 @@ func newScale(a *app) *cobra.Command {
 			}
 			change.question = "scale " + args[0] + "?"
 			change.finished = "scaled " + args[0]
+			change.again = "uc scale " + args[0] + " " + args[1]
 			return a.changeRevision(cmd.Context(), change, func(ctx context.Context, dryRun bool, agreed string) (*progressStream, error) {
 				request := &uncloudv1.ScaleRequest{Service: args[0], Replicas: int32(replicas), DryRun: dryRun, Agreed: agreed}
 				return a.client.Cluster.Scale(ctx, connect.NewRequest(request))

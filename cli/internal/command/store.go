@@ -31,7 +31,7 @@ func newStoreStatus(a *app) *cobra.Command {
 		Use: "status", Short: "Show how far a machine's store is, or compare those of all machines", Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if all && machine != "" {
-				return usage("--all and --machine exclude each other")
+				return usage("--all and --machine exclude each other").hint("uc store status --all")
 			}
 			if all {
 				return a.compareStores(cmd.Context(), output)

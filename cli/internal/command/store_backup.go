@@ -71,7 +71,7 @@ func (a *app) backup(ctx context.Context, machine, path string) (about backupInf
 	partial := path + ".partial"
 	f, err := os.OpenFile(partial, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
-		return about, errors.Join(faults.New(faults.Invalid, "write the backup: %w", err), stream.Close())
+		return about, errors.Join(faults.New(faults.Invalid, "write the backup: %w", err).WithHint("name a file in a folder that you may write to"), stream.Close())
 	}
 	about, err = receiveBackup(stream, f)
 	err = errors.Join(err, f.Sync(), f.Close(), stream.Close())
@@ -97,7 +97,7 @@ func receiveBackup(stream *connect.ServerStreamForClient[uncloudv1.BackupStoreRe
 			}
 		}
 		if _, err := io.MultiWriter(to, sum).Write(stream.Msg().GetChunk()); err != nil {
-			return about, faults.New(faults.Invalid, "write the backup: %w", err)
+			return about, faults.New(faults.Invalid, "write the backup: %w", err).WithHint("look for space: df -h .")
 		}
 	}
 	if err := stream.Err(); err != nil {
@@ -127,7 +127,7 @@ func openBackup(path string) (*os.File, backupInfo, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, about, faults.New(faults.NotFound, "there is no backup %s", path).Because(err)
+		return nil, about, faults.New(faults.NotFound, "there is no backup %s", path).WithHint("make one: uc store backup FILE").Because(err)
 	}
 	sum := sha256.New()
 	_, err = io.Copy(sum, f)

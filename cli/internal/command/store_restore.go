@@ -86,7 +86,7 @@ func (r *storeRestore) send(ctx context.Context, f *os.File, about backupInfo) (
 			break
 		}
 		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil, faults.New(faults.Invalid, "read the backup: %w", err)
+			return nil, faults.New(faults.Invalid, "read the backup: %w", err).WithHint("use another copy of it")
 		}
 		message = &uncloudv1.RestoreStoreRequest{Chunk: buf[:n]}
 	}

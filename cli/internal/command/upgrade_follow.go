@@ -82,7 +82,8 @@ func (w *upgradeWatch) receive(ctx context.Context, call func(context.Context) (
 		return err
 	}
 	if w.last.GetStage() == "running" || w.last == nil {
-		return faults.New(faults.Unreachable, "the connection ended before the upgrade did")
+		return faults.New(faults.Unreachable, "the connection ended before the upgrade did").
+			WithHint("watch on: uc machine upgrade --watch")
 	}
 	return nil
 }

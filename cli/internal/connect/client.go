@@ -3,6 +3,7 @@ package connect
 import (
 	"context"
 	"errors"
+	"io"
 	"fmt"
 	"net"
 	"net/http"
@@ -139,6 +140,16 @@ func (c caller) address(header http.Header) {
 
 // faultyConn is a stream whose errors are faults.
 type faultyConn struct{ connect.StreamingClientConn }
+
+func (c faultyConn) Send(message any) error {
+	err := c.StreamingClientConn.Send(message)
+	if errors.Is(err, io.EOF) {
+		return err // Receive says why
+	}
+	return decode(err)
+}
+
+func (c faultyConn) CloseRequest() error { return decode(c.StreamingClientConn.CloseRequest()) }
 
 func (c faultyConn) Receive(message any) error { return decode(c.StreamingClientConn.Receive(message)) }
 

@@ -43,7 +43,7 @@ func LoadConfig(path string) (*Config, error) {
 		return &Config{}, nil
 	}
 	if err != nil {
-		return nil, faults.New(faults.Invalid, "read contexts: %w", err)
+		return nil, faults.New(faults.Invalid, "read contexts: %w", err).WithHint("name another file: uc --config FILE; or go without: uc --connect ssh://user@machine")
 	}
 	c := new(Config)
 	decoder := yaml.NewDecoder(bytes.NewReader(b))
@@ -107,17 +107,18 @@ func (c *Config) Targets(name string) ([]Target, error) {
 }
 
 func (c *Config) unknown(name string) error {
-	f := faults.New(faults.NotFound, "there is no context %s", name)
-	if len(c.Contexts) == 0 {
-		return f.WithHint("uc ctx add %s ssh://user@host", name)
+	hint := fmt.Sprintf("uc ctx add %s ssh://user@host", name)
+	if len(c.Contexts) > 0 {
+		hint = "there are: " + strings.Join(c.Names(), ", ")
 	}
-	return f.WithHint("there are: %s", strings.Join(c.Names(), ", "))
+	return faults.New(faults.NotFound, "there is no context %s", name).WithHint("%s", hint)
 }
 
 // Target is the connection as something that can be dialled.
 func (c Connection) Target() (Target, error) {
 	if (c.SSH == "") == (c.Unix == "") {
-		return Target{}, faults.New(faults.Invalid, "a connection needs exactly one of ssh and unix")
+		return Target{}, faults.New(faults.Invalid, "a connection needs exactly one of ssh and unix").
+			WithHint("write it anew: uc ctx add NAME ssh://user@host")
 	}
 	if c.Unix != "" {
 		return unixTarget(c.Unix)

@@ -25,5 +25,6 @@ func dialUnix(ctx context.Context, path string) (net.Conn, error) {
 		return nil, faults.New(faults.Unreachable, "the agent at %s does not run", path).
 			WithHint("systemctl status uncloud").Because(err)
 	}
-	return nil, faults.New(faults.Unreachable, "connect to %s: %w", path, err)
+	return nil, faults.New(faults.Unreachable, "connect to %s: %w", path, err).
+		WithHint("see whether the agent runs: systemctl status uncloud")
 }

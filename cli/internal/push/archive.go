@@ -33,10 +33,12 @@ type entry struct{ offset, size int64 }
 func Open(path string) (*Archive, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, faults.New(faults.NotFound, "open image archive: %w", err)
+		return nil, faults.New(faults.NotFound, "open image archive: %w", err).
+			WithHint("make one: podman save --format oci-archive -o FILE IMAGE")
 	}
 	if file, err = plain(file); err != nil {
-		return nil, faults.New(faults.Invalid, "read image archive %s: %w", path, err)
+		return nil, faults.New(faults.Invalid, "read image archive %s: %w", path, err).
+			WithHint("make it anew: podman save --format oci-archive -o FILE IMAGE")
 	}
 	a := &Archive{file: file, entries: map[string]entry{}}
 	if err := a.index(); err != nil {

@@ -180,7 +180,8 @@ func choose(found []descriptor, platform string) (descriptor, error) {
 	}
 	switch {
 	case len(found) == 0:
-		return descriptor{}, faults.New(faults.Invalid, "the archive holds no image")
+		return descriptor{}, faults.New(faults.Invalid, "the archive holds no image").
+			WithHint("make it anew: podman save --format oci-archive -o FILE IMAGE")
 	case len(fit) == 0:
 		return descriptor{}, faults.New(faults.NoImage, "the archive has no image for %s", platform).WithHint("it has: %s", strings.Join(names, ", "))
 	case len(fit) > 1:

@@ -2,6 +2,7 @@ package render
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	uncloudv1 "uncloud/api/uncloud/v1"
+	"uncloud/internal/faults"
 )
 
 func TestMeasures(t *testing.T) {
@@ -64,6 +66,22 @@ func TestEveryFieldIsThere(t *testing.T) {
 
 // What is in hand when a call is interrupted: services that were begun and not
 // finished, also between two steps.
+func TestFailSaysWhatToDoNext(t *testing.T) {
+	for want, err := range map[string]error{
+		"uc: error: a\nuc: hint: b\n": faults.New(faults.Internal, "a").WithHint("b"),
+		"uc: error: a\nuc: hint: see what happened: uc events; more is told on the machine: journalctl -u uncloud\n": errors.New("a"),
+		"uc: error: a\nuc: hint: see how commands are written: uc --help\n":                                          faults.New(faults.Invalid, "a"),
+		"uc: error: a\n": faults.New(faults.Interrupted, "a"),
+		"uc: error: a\nuc: hint: c\nuc: error: b\n": errors.Join(faults.New(faults.Invalid, "a").WithHint("c"), faults.New(faults.Invalid, "b").WithHint("c")),
+	} {
+		var said bytes.Buffer
+		(&UI{Err: Stream{Writer: &said}}).Fail(err)
+		if said.String() != want {
+			t.Errorf("%q, want %q", said.String(), want)
+		}
+	}
+}
+
 func TestInHand(t *testing.T) {
 	ui := &UI{Out: Stream{Writer: new(bytes.Buffer)}, Now: time.Now}
 	p := ui.NewProgress()

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -74,11 +75,24 @@ func (u *UI) Fail(err error) {
 	for _, err := range parts(err) {
 		f := faults.Of(err)
 		u.Err.Line("%s %s", u.Err.Bad("uc: error:"), f.Sentence)
-		if f.Hint != "" && !hints[f.Hint] {
-			u.Err.Line("%s %s", u.Err.Faint("uc: hint:"), f.Hint)
-			hints[f.Hint] = true
+		hint := cmp.Or(f.Hint, generalHint(f.Code))
+		if hint != "" && !hints[hint] {
+			u.Err.Line("%s %s", u.Err.Faint("uc: hint:"), hint)
+			hints[hint] = true
 		}
 	}
+}
+
+// generalHint is what to do about a fault that does not say it: look at what
+// the machines did. What was interrupted needs none: that was the person.
+func generalHint(code faults.Code) string {
+	switch code {
+	case faults.Interrupted:
+		return ""
+	case faults.Invalid, faults.NotFound, faults.Conflict:
+		return "see how commands are written: uc --help"
+	}
+	return "see what happened: uc events; more is told on the machine: journalctl -u uncloud"
 }
 
 func parts(err error) []error {

@@ -88,7 +88,7 @@ func (f *Fleet) ensure(ctx context.Context, s *spec.State, turn spec.Turn) error
 					err = errors.New("it is still starting")
 				}
 				if err != nil {
-					errs[i] = faults.New(faults.Unhealthy, "%s is not healthy again: %w", r.Name, err)
+					errs[i] = faults.New(faults.Unhealthy, "%s is not healthy again: %w", r.Name, err).WithHint("uc logs %s", r.Name)
 				}
 			})
 		}
@@ -137,10 +137,11 @@ func (f *Fleet) Confirm(machine, upgrade string) (Version, error) {
 	name := state.MachineName(machine)
 	turn, ok := state.TurnIn(upgrade, machine)
 	if !ok || turn.Stage != spec.TurnWatching {
-		return Version{}, faults.New(faults.NotReady, "nothing is known here of a new generation of %s", name)
+		return Version{}, faults.New(faults.NotReady, "nothing is known here of a new generation of %s", name).
+			WithHint("see how far the upgrade is: uc machine upgrade --watch")
 	}
 	if !alive[machine] {
-		return Version{}, faults.New(faults.MachineDown, "%s is not seen alive", name)
+		return Version{}, faults.New(faults.MachineDown, "%s is not seen alive", name).WithHint("see the tunnels: uc wg show")
 	}
 	if err := well(state, alive, turn); err != nil {
 		return Version{}, err
@@ -153,7 +154,7 @@ func (f *Fleet) Confirm(machine, upgrade string) (Version, error) {
 func well(s *spec.State, alive spec.Alive, turn spec.Turn) error {
 	for _, id := range turn.Healthy {
 		if r, wanted := wantedStill(s, turn, id); wanted && !spec.Eligible(s, alive, r) {
-			return faults.New(faults.Unhealthy, "%s is not healthy again", r.Name)
+			return faults.New(faults.Unhealthy, "%s is not healthy again", r.Name).WithHint("uc logs %s", r.Name)
 		}
 	}
 	return nil

@@ -57,7 +57,7 @@ func (e *Engine) storage(ctx context.Context) (string, error) {
 		return "", e.explain("ask where images are kept", err)
 	}
 	if info.Store == nil || info.Store.GraphRoot == "" {
-		return "", faults.New(faults.Engine, "podman does not say where it keeps images")
+		return "", faults.New(faults.Engine, "podman does not say where it keeps images").WithHint("see what it says: podman info")
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -37,7 +37,8 @@ func (e *Engine) explain(doing string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return faults.New(faults.Engine, "podman: %s: %w", doing, err)
+		return faults.New(faults.Engine, "podman: %s: %w", doing, err).
+			WithHint("see whether it is stuck: systemctl status podman.socket podman.service")
 	case isConnection(err):
 		return e.notRunning(err)
 	}
@@ -46,7 +47,8 @@ func (e *Engine) explain(doing string, err error) error {
 		return faults.New(faults.DiskFull, "%s: no space left on the disk", doing).
 			WithHint("df -h /var/lib/containers; podman image prune").Because(err)
 	}
-	fault := faults.New(faults.Engine, "podman: %s: %s", doing, text)
+	fault := faults.New(faults.Engine, "podman: %s: %s", doing, text).
+		WithHint("see what it wrote: journalctl -u podman -u uncloud")
 	for _, c := range conditions {
 		if strings.Contains(err.Error(), c.text) {
 			return fault.Because(errors.Join(c.is, err))

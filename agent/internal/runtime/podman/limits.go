@@ -67,7 +67,8 @@ func setMounts(s *specgen.SpecGenerator, r runtime.ContainerRequest) error {
 		case spec.MountVolume:
 			name, ok := r.Volumes[m.Source]
 			if !ok && m.Source != "" {
-				return faults.New(faults.Invalid, "volume %s of %s is not declared", m.Source, r.Name)
+				return faults.New(faults.Invalid, "volume %s of %s is not declared", m.Source, r.Name).
+					WithHint("name it under volumes: at the top of the Compose file, then: uc deploy")
 			}
 			s.Volumes = append(s.Volumes, &specgen.NamedVolume{Name: name, Dest: target, Options: options})
 		case spec.MountBind:
@@ -78,7 +79,8 @@ func setMounts(s *specgen.SpecGenerator, r runtime.ContainerRequest) error {
 			}
 			s.Mounts = append(s.Mounts, oci.Mount{Type: "tmpfs", Source: "tmpfs", Destination: target, Options: options})
 		default:
-			return faults.New(faults.Invalid, "mount %s of %s has the unknown type %q", m.Target, r.Name, m.Type)
+			return faults.New(faults.Invalid, "mount %s of %s has the unknown type %q", m.Target, r.Name, m.Type).
+				WithHint("use volume, bind or tmpfs, then: uc deploy")
 		}
 	}
 	return nil
@@ -115,7 +117,8 @@ func signalOf(name string) (syscall.Signal, error) {
 	if n := unix.SignalNum(name); n != 0 {
 		return n, nil
 	}
-	return 0, faults.New(faults.Invalid, "stop signal %s does not exist", name)
+	return 0, faults.New(faults.Invalid, "stop signal %s does not exist", name).
+		WithHint("write stop_signal: SIGTERM, or another of kill -l, then: uc deploy")
 }
 
 // setSecurityOpt applies one "name=value" (or, as older files have it,
@@ -142,7 +145,8 @@ func setSecurityOpt(s *specgen.SpecGenerator, option string) error {
 	case name == "systempaths" && value == "unconfined":
 		s.Unmask = append(s.Unmask, "ALL")
 	default:
-		return faults.New(faults.Invalid, "security option %q is not known", option)
+		return faults.New(faults.Invalid, "security option %q is not known", option).
+			WithHint("mend security_opt in the Compose file, then: uc deploy")
 	}
 	return nil
 }
