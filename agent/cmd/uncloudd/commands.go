@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -209,10 +211,23 @@ func versionCommand() *cobra.Command {
 func dialSocket(ctx context.Context, cfg agent.Config) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", cfg.Socket)
 	if err != nil {
-		return nil, faults.New(faults.Unreachable, "the agent does not answer at %s", cfg.Socket).
-			WithHint("start it: systemctl start uncloud").Because(err)
+		return nil, socketFault(cfg.Socket, err)
 	}
 	return conn, nil
+}
+
+// socketFault is why the agent's socket cannot be dialled.
+func socketFault(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return faults.New(faults.Unreachable, "you may not use %s", path).
+			WithHint("only root and the group uncloud may: sudo uncloudd ...").Because(err)
+	case errors.Is(err, fs.ErrNotExist), wire.Refused(err):
+		return faults.New(faults.Unreachable, "the agent does not answer at %s", path).
+			WithHint("start it: systemctl start uncloud").Because(err)
+	}
+	return faults.New(faults.Unreachable, "connect to %s: %w", path, err).
+		WithHint("see whether the agent runs: systemctl status uncloud")
 }
 
 func machineClient(cfg agent.Config) uncloudv1connect.MachineServiceClient {

@@ -2,10 +2,15 @@ package main
 
 import (
 	"context"
+	"io"
+	"net"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	uncloudv1 "uncloud/api/uncloud/v1"
+	"uncloud/internal/faults"
 )
 
 func TestStatusSaysWhoTheMachineIsAndWhatItSuffersFrom(t *testing.T) {
@@ -21,6 +26,48 @@ func TestStatusSaysWhoTheMachineIsAndWhatItSuffersFrom(t *testing.T) {
 		printStatus(&out, info)
 		if out.String() != want {
 			t.Errorf("%q, want %q", out.String(), want)
+		}
+	}
+}
+
+func TestWrongCommandLinesSayWhatIsRight(t *testing.T) {
+	for line, want := range map[string][2]string{
+		"join":             {"uncloudd join does not take 0 arguments", "uncloudd join TICKET-FILE [flags]"},
+		"join a b":         {"uncloudd join does not take 2 arguments", "uncloudd join TICKET-FILE [flags]"},
+		"status now":       {"uncloudd status does not take 1 arguments", "uncloudd status [flags]"},
+		"nope":             {`uncloudd has no command "nope"`, "uncloudd --help"},
+		"host nope":        {`uncloudd host has no command "nope"`, "uncloudd host --help"},
+		"--nope":           {"unknown flag: --nope", "uncloudd --help"},
+		"join --nope x":    {"unknown flag: --nope", "uncloudd join --help"},
+		"join --label a x": {`invalid argument "a" for "--label" flag: a must be formatted as key=value`, "uncloudd join --help"},
+		"restore":          {"uncloudd restore does not take 0 arguments", "uncloudd restore BACKUP [flags]"},
+	} {
+		var said strings.Builder
+		cmd := root()
+		cmd.SetArgs(strings.Fields(line))
+		cmd.SetOut(io.Discard)
+		err := cmd.ExecuteContext(t.Context())
+		if err == nil {
+			t.Errorf("%s: nothing is wrong with it", line)
+			continue
+		}
+		fail(&said, err)
+		if text := "uncloudd: error: " + want[0] + "\nuncloudd: hint: " + want[1] + "\n"; said.String() != text {
+			t.Errorf("%s says\n%swant\n%s", line, &said, text)
+		}
+	}
+}
+
+func TestSocketFaults(t *testing.T) {
+	for err, want := range map[error][2]string{
+		syscall.EACCES:       {"you may not use /s", "sudo uncloudd"},
+		syscall.ENOENT:       {"the agent does not answer at /s", "systemctl start uncloud"},
+		syscall.ECONNREFUSED: {"the agent does not answer at /s", "systemctl start uncloud"},
+		syscall.EMFILE:       {"connect to /s: ", "systemctl status uncloud"},
+	} {
+		f := faults.Of(socketFault("/s", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", err)}))
+		if !strings.HasPrefix(f.Sentence, want[0]) || !strings.Contains(f.Hint, want[1]) {
+			t.Errorf("%v: %q, %q", err, f.Sentence, f.Hint)
 		}
 	}
 }
