@@ -21,7 +21,6 @@ buildGoModule (
       "-s"
       "-w"
       "-X uncloud/internal/build.Number=${go.version}"
-      "-X main.version=${go.version}"
       "-linkmode=external"
       "-extldflags=-static"
     ];
@@ -48,6 +47,7 @@ buildGoModule (
     doInstallCheck = runs;
     installCheckPhase = ''
       $out/bin/uncloudd version | grep -F ${go.version}
+      $out/bin/uc version | grep -F ${go.version}
     '';
 
     meta = {

@@ -10,19 +10,21 @@ import (
 	"time"
 
 	"uncloud/cli/internal/command"
+	"uncloud/internal/build"
 )
-
-// version is set by the linker.
-var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the second Ctrl-C ends the process at once
-	os.Exit(command.Main(ctx, command.Process{
+	os.Exit(command.Main(ctx, process()))
+}
+
+func process() command.Process {
+	return command.Process{
 		Args:  os.Args[1:],
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Getenv: os.Getenv, Environ: os.Environ,
 		Now:     time.Now,
-		Version: version,
-	}))
+		Version: build.Version(),
+	}
 }
