@@ -15,7 +15,8 @@ func newMachineRm(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rm MACHINE", Short: "Remove a machine from the cluster", Args: exactly(1), ValidArgsFunction: a.completeMachines,
 		Long: "Remove a machine from the cluster: its replicas are placed elsewhere where they can be, and it forgets\n" +
-			"the cluster. Its volumes stay on its disk.",
+			"the cluster. Its volumes stay on its disk, where no other machine reaches them: a machine that holds\n" +
+			"volumes is refused without --force.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			client, err := a.connect(ctx)
@@ -39,7 +40,7 @@ func newMachineRm(a *app) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "also when the machine is down: its replicas are forgotten")
+	cmd.Flags().BoolVar(&force, "force", false, "also when the machine is down, so that its replicas are forgotten, or when it holds volumes")
 	a.addYes(cmd, &yes)
 	return cmd
 }

@@ -216,8 +216,37 @@ func TestJSONReference(t *testing.T) {
 			fmt.Fprintf(b, "| `%s` | %s | %s |\n", f.JSONName(), typeName(f), comments[string(m.Name())+"."+string(f.Name())])
 		}
 	}
+	b.WriteString(healthCodes)
 	golden(t, "../../../docs/cli-json.md", b.Bytes())
 }
+
+// healthCodes is held against the agent's source by a test of internal/house.
+const healthCodes = `
+## Codes of health notes
+
+What ` + "`code`" + ` of a [HealthNote](#healthnote) can be. Like fields, they stay; the texts are for people and may change.
+
+| code | of | what it means |
+|---|---|---|
+| ` + "`engine`" + ` | machine | Podman does not answer, or has no network for containers |
+| ` + "`firewall`" + ` | machine | the rules of the cluster cannot be loaded |
+| ` + "`first-boot`" + ` | machine | something in uncloud.txt could not be done |
+| ` + "`ingress`" + ` | machine | the ingress cannot load its configuration |
+| ` + "`ingress.route`" + ` | machine | a service asks for a route that this ingress cannot serve |
+| ` + "`join`" + ` | machine | no member yet: why its ticket did not let it in |
+| ` + "`mesh`" + ` | machine | WireGuard cannot be set up as the members ask |
+| ` + "`store`" + ` | machine | the replicated state cannot be written |
+| ` + "`store.clock`" + ` | machine | its clock and that of another machine differ too much |
+| ` + "`store.clone`" + ` | machine | another machine runs on a copy of its disk |
+| ` + "`store.quarantine`" + ` | machine | rows of others that do not fit their tables are set aside |
+| ` + "`store.unreadable`" + ` | machine | rows of others that a newer agent wrote cannot be read |
+| ` + "`upgrade`" + ` | machine | it is being upgraded, or its upgrade failed |
+| ` + "`route-taken`" + ` | service | another service has the host name or port that it asks for |
+| ` + "`superseded`" + ` | service | its last rollout ended because another revision won |
+
+A machine that keeps a service as its row asks says why it cannot with the code of the fault: ` + "`no-place`" + `, ` + "`no-image`" + `, ` + "`machine-down`" + `,
+` + "`conflict`" + ` and the others that errors have.
+`
 
 func elementOf(f protoreflect.FieldDescriptor) protoreflect.FieldDescriptor {
 	if f.IsMap() {
