@@ -213,7 +213,7 @@ func lacks(s *uncloudv1.StoreStatusResponse) (n uint64) {
 func (r *storeReseed) take(ctx context.Context, from *uncloudv1.Machine) (site string, err error) {
 	dir, err := os.MkdirTemp("", "uc-reseed-")
 	if err != nil {
-		return "", faults.New(faults.Invalid, "there is no place for the copy: %w", err)
+		return "", faults.New(faults.Invalid, "there is no place for the copy: %w", err).WithHint("look for space: df -h /tmp; or name another folder: TMPDIR=DIR uc store reseed")
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	path := filepath.Join(dir, "store.db")
