@@ -149,7 +149,7 @@ func (m *member) steerNames(state *spec.State, known crdt.Known, alive spec.Aliv
 	m.names.Load(names.View{
 		State: m.membersOf(state), Alive: alive, Self: m.id.MachineID, RTT: m.gossip.RTT,
 		Management: func(o spec.Machine) netip.Addr { return managementOf(o.PublicKey) },
-	}, known)
+	})
 	m.namesLoaded.set(known)
 }
 
@@ -162,7 +162,7 @@ func (m *member) steerIngress(ctx context.Context) error {
 	for {
 		m.ingressTurn.Begin()
 		state, known := m.store.StateKnown()
-		if err := m.loadIngress(ctx, state, m.gossip.Alive(), known); err == nil {
+		if err := m.loadIngress(ctx, state, m.gossip.Alive()); err == nil {
 			m.ingressLoaded.set(known)
 		} else if ctx.Err() == nil {
 			// What was not loaded is not acknowledged.
@@ -180,14 +180,14 @@ func (m *member) steerIngress(ctx context.Context) error {
 	}
 }
 
-func (m *member) loadIngress(ctx context.Context, state *spec.State, alive spec.Alive, known crdt.Known) error {
+func (m *member) loadIngress(ctx context.Context, state *spec.State, alive spec.Alive) error {
 	if !slices.Contains(state.Machines[m.id.MachineID].Roles, spec.RoleIngress) {
 		m.troubles.set("ingress")
 		return m.ingress.Stop()
 	}
 	err := m.ingress.Load(ctx, ingress.Input{
 		State: state, Alive: alive, Self: m.id.MachineID, RTT: m.distances(state), Settings: m.ingressSettings(),
-	}, known)
+	})
 	if err != nil {
 		return err
 	}

@@ -312,7 +312,7 @@ func TestDeployKeepsScaleWhenTheFileSaysNothing(t *testing.T) {
 	b.done(web("x:1"))
 	silent := named("web", func(sp *spec.ServiceSpec) { sp.Replicas = 0 })
 	p, err := Deploy(b.input(silent))
-	if err != nil || p.Services[0].After.Replicas != 2 || !p.Empty() {
+	if err != nil || p.Services[0].After.Replicas != 2 || p.Services[0].Change != None {
 		t.Fatal(p, err)
 	}
 }

@@ -30,8 +30,6 @@ const (
 	KindMove Kind = "move"
 	// KindStop stops the replicas of a service and keeps their places.
 	KindStop Kind = "stop"
-	// KindScale tells of another number of replicas. Nothing has to be done for it.
-	KindScale Kind = "scale"
 	// KindPrune is KindRemove for a service that the project no longer has.
 	KindPrune Kind = "prune"
 )
@@ -108,14 +106,4 @@ type Plan struct {
 	Project  string
 	Services []ServicePlan
 	Warnings []string
-}
-
-// Empty tells whether nothing would happen.
-func (p Plan) Empty() bool {
-	for _, s := range p.Services {
-		if s.Change != None {
-			return false
-		}
-	}
-	return true
 }

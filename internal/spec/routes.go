@@ -132,18 +132,6 @@ func IngressRoutes(s *State, svc Service, spec ServiceSpec) []Route {
 	return routes
 }
 
-// RouteClash is the served route that stands in the way of r, if one of
-// another service does.
-func RouteClash(served []Route, r Route) (Route, bool) {
-	var taken claims
-	for _, o := range served {
-		if o.Service != r.Service {
-			taken.claim(o)
-		}
-	}
-	return taken.claim(r)
-}
-
 // HostRoutes are the host ports of one machine, each with the container that
 // it leads to, and the ones that lose. Between services the older serves;
 // within a service the replica that takes traffic, then the older one.

@@ -158,17 +158,3 @@ func TestLineHasNoNewline(t *testing.T) {
 		}
 	}
 }
-
-func TestParseHostIP(t *testing.T) {
-	for in, want := range map[string]string{
-		"": "invalid Prefix", "0.0.0.0": "invalid Prefix", "192.0.2.1": "192.0.2.1/32",
-		"192.0.2.9/24": "192.0.2.0/24", "2001:db8::1": "2001:db8::1/128",
-	} {
-		if got, err := ParseHostIP(in); err != nil || got.String() != want {
-			t.Errorf("%q: %v %v", in, got, err)
-		}
-	}
-	if got, err := ParseHostIP("eth0"); err == nil {
-		t.Errorf("eth0 is %v", got)
-	}
-}

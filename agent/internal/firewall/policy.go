@@ -73,25 +73,6 @@ func (p Publish) String() string {
 	return fmt.Sprintf("%s%d/%s", where, p.HostPort, p.Protocol)
 }
 
-// ParseHostIP reads where on a machine a port is published: an address, a
-// prefix (every address of the machine in it), or nothing for everywhere.
-func ParseHostIP(s string) (netip.Prefix, error) {
-	if s == "" {
-		return netip.Prefix{}, nil
-	}
-	if addr, err := netip.ParseAddr(s); err == nil {
-		if addr == netip.IPv4Unspecified() {
-			return netip.Prefix{}, nil
-		}
-		return netip.PrefixFrom(addr, addr.BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("host address %q is neither an address nor a prefix", s)
-	}
-	return p.Masked(), nil
-}
-
 // linkName is what the kernel and nft take as the name of a link. Names go
 // into the text of the rules, so nothing else may pass.
 var linkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}$`)

@@ -143,28 +143,6 @@ func (p *Prober) Forget(replica string) {
 	delete(p.watches, replica)
 }
 
-// LastOutput is what the last failed probe of a watched replica said, or
-// nothing. It is for people, and at most 4 KiB.
-func (p *Prober) LastOutput(replica string) string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if w := p.watches[replica]; w != nil {
-		return w.output
-	}
-	return ""
-}
-
-// Health is the verdict of a replica; false when it is not watched.
-func (p *Prober) Health(replica string) (spec.Health, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	w := p.watches[replica]
-	if w == nil {
-		return "", false
-	}
-	return w.health, true
-}
-
 func (w *watch) drop() {
 	if w == nil {
 		return

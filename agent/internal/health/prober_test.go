@@ -34,6 +34,26 @@ type bench struct {
 	began    time.Time
 }
 
+// lastOutput is what the last failed probe of a watched replica said.
+func (b *bench) lastOutput(replica string) string {
+	b.Prober.mu.Lock()
+	defer b.Prober.mu.Unlock()
+	if w := b.watches[replica]; w != nil {
+		return w.output
+	}
+	return ""
+}
+
+// health is the verdict of a replica; false when it is not watched.
+func (b *bench) health(replica string) (spec.Health, bool) {
+	b.Prober.mu.Lock()
+	defer b.Prober.mu.Unlock()
+	if w := b.watches[replica]; w != nil {
+		return w.health, true
+	}
+	return "", false
+}
+
 // run starts a bench within a bubble of virtual time. Its end is awaited.
 func run(t *testing.T, behave func(ctx context.Context, container string) (int, string, error), test func(b *bench)) {
 	t.Helper()
@@ -96,7 +116,7 @@ func TestLife(t *testing.T) {
 	run(t, ill, func(b *bench) {
 		b.Watch("rep_a", execTarget("c1"))
 		wait(1900 * time.Millisecond)
-		if got := b.LastOutput("rep_a"); got != "exit code 1: no database" {
+		if got := b.lastOutput("rep_a"); got != "exit code 1: no database" {
 			t.Errorf("output %q", got)
 		}
 		b.mu.Lock()
@@ -111,7 +131,7 @@ func TestLife(t *testing.T) {
 		if got := b.said(); !slices.Equal(got, want) {
 			t.Errorf("%q", got)
 		}
-		if h, ok := b.Health("rep_a"); h != spec.HealthUnhealthy || !ok {
+		if h, ok := b.health("rep_a"); h != spec.HealthUnhealthy || !ok {
 			t.Error(h, ok)
 		}
 	})
@@ -138,7 +158,7 @@ func TestWatchAgain(t *testing.T) {
 		changed.Check.Interval = seconds(7)
 		b.Watch("rep_a", changed)
 		wait(time.Second)
-		if h, _ := b.Health("rep_a"); h != spec.HealthHealthy {
+		if h, _ := b.health("rep_a"); h != spec.HealthHealthy {
 			t.Errorf("a new check made the same container %s", h)
 		}
 		b.Watch("rep_a", execTarget("c2"))
@@ -190,10 +210,10 @@ func TestForget(t *testing.T) {
 			t.Error("the probe goes on")
 		}
 		wait(time.Minute)
-		if got := b.said(); len(got) != 1 || b.count() != 1 || b.LastOutput("rep_a") != "" {
+		if got := b.said(); len(got) != 1 || b.count() != 1 || b.lastOutput("rep_a") != "" {
 			t.Errorf("%q, %d probes", got, b.count())
 		}
-		if _, ok := b.Health("rep_a"); ok {
+		if _, ok := b.health("rep_a"); ok {
 			t.Error("still watched")
 		}
 	})
@@ -225,8 +245,8 @@ func TestTimeoutIsAFailure(t *testing.T) {
 			t.Errorf("too early: %q", got)
 		}
 		wait(2 * time.Second) // 5 s each, 10 s between
-		if got := b.said(); !slices.Equal(got, []string{"35s rep_a/c1 unhealthy"}) || b.LastOutput("rep_a") != "no answer within 5s" {
-			t.Errorf("%q %q", got, b.LastOutput("rep_a"))
+		if got := b.said(); !slices.Equal(got, []string{"35s rep_a/c1 unhealthy"}) || b.lastOutput("rep_a") != "no answer within 5s" {
+			t.Errorf("%q %q", got, b.lastOutput("rep_a"))
 		}
 	})
 }
@@ -241,10 +261,10 @@ func TestEngineAway(t *testing.T) {
 		b.Watch("rep_a", known)
 		b.Watch("rep_b", execTarget("c2"))
 		wait(time.Minute)
-		if h, _ := b.Health("rep_a"); h != spec.HealthHealthy {
+		if h, _ := b.health("rep_a"); h != spec.HealthHealthy {
 			t.Error(h)
 		}
-		if h, _ := b.Health("rep_b"); h != spec.HealthUnhealthy {
+		if h, _ := b.health("rep_b"); h != spec.HealthUnhealthy {
 			t.Error(h)
 		}
 	})

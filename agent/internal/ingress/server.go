@@ -39,7 +39,6 @@ type Server struct {
 	rejected rejection
 
 	mu    sync.Mutex // held for a moment, so that asking waits for no load
-	known any
 	notes []Note
 }
 
@@ -67,13 +66,12 @@ func New(o Options) (*Server, error) {
 }
 
 // Load makes the ingress serve what in says, and starts it where it does not
-// run. known is the caller's word for that state; Loaded gives it back once
-// the state is served, also when the configuration did not have to change.
+// run. When it returns nil, that is what is served.
 //
 // The upstreams take effect in any case. When the configuration cannot be
 // loaded, the old one goes on and the error says why; x-caddy of single
 // services is no such reason: it is left out, and their notes say so.
-func (s *Server) Load(ctx context.Context, in Input, known any) error {
+func (s *Server) Load(ctx context.Context, in Input) error {
 	s.loading.Lock()
 	defer s.loading.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -94,7 +92,6 @@ func (s *Server) Load(ctx context.Context, in Input, known any) error {
 	if err != nil {
 		return fmt.Errorf("load ingress: %w", err)
 	}
-	s.known = known
 	return nil
 }
 
@@ -172,13 +169,6 @@ func reason(err error) string {
 	return text
 }
 
-// Loaded is the known of the last Load that succeeded, or nil.
-func (s *Server) Loaded() any {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.known
-}
-
 // Notes tell what the last Load did not serve, sorted by service.
 func (s *Server) Notes() []Note {
 	s.mu.Lock()
@@ -197,7 +187,7 @@ func (s *Server) Stop() error {
 	err := errors.Join(caddy.Stop(), s.sockets.closeAll())
 	s.running, s.rejected = nil, rejection{}
 	s.mu.Lock()
-	s.known, s.notes = nil, nil
+	s.notes = nil
 	s.mu.Unlock()
 	live.Store(nil)
 	if err != nil {

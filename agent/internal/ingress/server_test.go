@@ -23,8 +23,7 @@ import (
 type ingress struct {
 	*Server
 	*world
-	t     *testing.T
-	known int
+	t *testing.T
 }
 
 func startIngress(t *testing.T) *ingress {
@@ -56,12 +55,8 @@ func freePort(t *testing.T) uint16 {
 // load applies the world as it is now.
 func (i *ingress) load() {
 	i.t.Helper()
-	i.known++
-	if err := i.Load(i.t.Context(), i.input(), i.known); err != nil {
+	if err := i.Load(i.t.Context(), i.input()); err != nil {
 		i.t.Fatal(err)
-	}
-	if got := i.Loaded(); got != i.known {
-		i.t.Fatalf("loaded %v, want %d", got, i.known)
 	}
 }
 
@@ -333,11 +328,8 @@ func TestFailedLoadKeepsServing(t *testing.T) {
 	taken := ingressPort("http", "taken.shop.test", port)
 	taken.Published = uint16(l.Addr().(*net.TCPAddr).Port)
 	other := i.service("other", "", taken)
-	if err := i.Load(t.Context(), i.input(), "impossible"); err == nil {
+	if err := i.Load(t.Context(), i.input()); err == nil {
 		t.Fatal("loaded on a taken port")
-	}
-	if i.Loaded() != i.known {
-		t.Errorf("loaded %v", i.Loaded())
 	}
 	i.wantBody("web.shop.test", "first")
 	delete(i.state.Services, other)
@@ -352,9 +344,6 @@ func TestStopAndStartAgain(t *testing.T) {
 	i.wantBody("web.shop.test", "hi")
 	if err := i.Stop(); err != nil {
 		t.Fatal(err)
-	}
-	if i.Loaded() != nil {
-		t.Error("a stopped ingress has loaded something")
 	}
 	if conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", i.set.HTTPPort)); err == nil {
 		conn.Close()
@@ -371,7 +360,7 @@ func TestOneServerAProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := second.Load(t.Context(), i.input(), 1); err == nil {
+	if err := second.Load(t.Context(), i.input()); err == nil {
 		t.Error("two ingresses in one process")
 	}
 	if err := second.Stop(); err != nil {

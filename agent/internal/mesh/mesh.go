@@ -18,9 +18,6 @@ const (
 	DefaultBridge = "uncloud0"
 )
 
-// DefaultListenPort is the one UDP port that a machine opens to the outside.
-const DefaultListenPort = 51820
-
 // Options of a Mesh.
 type Options struct {
 	Logger *slog.Logger // nil: nothing is logged

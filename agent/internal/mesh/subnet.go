@@ -63,18 +63,6 @@ func Renumber(state *spec.State, machine string) (subnet netip.Prefix, ok bool, 
 	return netip.Prefix{}, false, nil // unreachable: who owns nothing is a loser
 }
 
-// SubnetOwner is the id of the machine that the rule gives the subnet to, or
-// nothing where nobody has it.
-func SubnetOwner(state *spec.State, subnet netip.Prefix) string {
-	owners, _ := settle(state.Machines, state.Cluster.Network)
-	for id, p := range owners {
-		if p == subnet {
-			return id
-		}
-	}
-	return ""
-}
-
 // settle gives each subnet to its owner, and lists in order the machines that
 // are left without one.
 func settle(machines map[string]spec.Machine, network netip.Prefix) (owners map[string]netip.Prefix, losers []spec.Machine) {

@@ -172,8 +172,8 @@ func TestRenumberSettlesAtOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if ok != (SubnetOwner(before, m.Subnet) != m.ID) {
-				t.Fatalf("%s must move: %v, but the owner is %s", m.ID, ok, SubnetOwner(before, m.Subnet))
+			if owners, _ := settle(before.Machines, network); ok != (owners[m.ID] != m.Subnet) {
+				t.Fatalf("%s must move: %v, but %s is its own", m.ID, ok, owners[m.ID])
 			}
 			if ok {
 				m.Subnet = p

@@ -33,15 +33,10 @@ type Options struct {
 type Server struct {
 	options   Options
 	log       *slog.Logger
-	loaded    atomic.Pointer[loaded]
+	loaded    atomic.Pointer[Table]
 	moved     chan struct{} // the address may have changed
 	slots     chan struct{}
 	resolvers resolvers
-}
-
-type loaded struct {
-	table *Table
-	known any
 }
 
 // New makes a Server that has not touched the network yet.
@@ -64,16 +59,16 @@ func New(o Options) *Server {
 	}
 }
 
-// Load makes a view the one that is answered from, and known what Loaded says
-// from then on. When it returns, no question is answered from an older view.
-// An equal table is not swapped, only known is. Calls must not overlap.
-func (s *Server) Load(v View, known any) {
-	next, before := &loaded{Compile(v), known}, s.loaded.Load()
-	if before != nil && reflect.DeepEqual(before.table, next.table) {
-		next.table = before.table
+// Load makes a view the one that is answered from. When it returns, no question
+// is answered from an older view. An equal table is not swapped. Calls must not
+// overlap.
+func (s *Server) Load(v View) {
+	next, before := Compile(v), s.loaded.Load()
+	if before != nil && reflect.DeepEqual(before, next) {
+		return
 	}
 	s.loaded.Store(next)
-	if before == nil || before.table.own != next.table.own {
+	if before == nil || before.own != next.own {
 		select {
 		case s.moved <- struct{}{}:
 		default:
@@ -81,20 +76,8 @@ func (s *Server) Load(v View, known any) {
 	}
 }
 
-// Loaded is the token of the view that is answered from; nil before the first.
-func (s *Server) Loaded() any {
-	if l := s.loaded.Load(); l != nil {
-		return l.known
-	}
-	return nil
-}
-
-func (s *Server) table() *Table {
-	if l := s.loaded.Load(); l != nil {
-		return l.table
-	}
-	return nil
-}
+// table is what is answered from; nil before the first Load.
+func (s *Server) table() *Table { return s.loaded.Load() }
 
 // Address is where the loaded view says that this machine answers. It is
 // invalid while the machine has no subnet.

@@ -55,7 +55,7 @@ func start(t *testing.T, upstream ...netip.AddrPort) *harness {
 		h.server.resolvers.port = strconv.Itoa(int(upstream[0].Port()))
 	}
 	h.resolvConf(upstream...)
-	h.server.Load(h.c.view("mch_a"), "first")
+	h.server.Load(h.c.view("mch_a"))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.server.Run(ctx) }()
@@ -210,7 +210,7 @@ func TestRefuses(t *testing.T) {
 	if got := short(before); got != "SERVFAIL" {
 		t.Errorf("before anything is loaded: %s", got)
 	}
-	s.Load(newCluster().view("mch_a"), nil)
+	s.Load(newCluster().view("mch_a"))
 	tests := map[string]struct {
 		from, want string
 		change     func(*dns.Msg)
@@ -240,7 +240,7 @@ func TestTruncation(t *testing.T) {
 	for i := range 100 {
 		h.c.replica("shop", "db", fmt.Sprintf("db-%04d", i), "mch_c", byte(100+i))
 	}
-	h.server.Load(h.c.view("mch_a"), "many")
+	h.server.Load(h.c.view("mch_a"))
 	for _, tt := range []struct {
 		network string
 		size    uint16 // of EDNS; 0 is without
@@ -386,25 +386,22 @@ func TestForwardIsBounded(t *testing.T) {
 
 func TestLoad(t *testing.T) {
 	h := start(t)
-	if h.server.Loaded() != "first" {
-		t.Error(h.server.Loaded())
-	}
 	before := h.server.table()
-	h.server.Load(h.c.view("mch_a"), "second")
-	if h.server.table() != before || h.server.Loaded() != "second" {
-		t.Error("an equal table was swapped, or its token was not")
+	h.server.Load(h.c.view("mch_a"))
+	if h.server.table() != before {
+		t.Error("an equal table was swapped")
 	}
 	changed(h.c.state.Replicas, "rep_web-dddd", func(r *spec.Replica) { r.Wanted = spec.WantDraining })
-	h.server.Load(h.c.view("mch_a"), "third")
-	if got := short(h.ask("udp", fromShop, "web.blog.internal.", dns.TypeA)); got != "NOERROR" || h.server.Loaded() != "third" {
-		t.Error(got, h.server.Loaded())
+	h.server.Load(h.c.view("mch_a"))
+	if got := short(h.ask("udp", fromShop, "web.blog.internal.", dns.TypeA)); got != "NOERROR" {
+		t.Error(got)
 	}
 }
 
 func TestRenumber(t *testing.T) {
 	h := start(t)
 	changed(h.c.state.Machines, "mch_a", func(m *spec.Machine) { m.Subnet = netip.MustParsePrefix("127.53.77.0/24") })
-	h.server.Load(h.c.view("mch_a"), "renumbered")
+	h.server.Load(h.c.view("mch_a"))
 	h.listening("127.53.77.1")
 	if got := short(h.askAt("127.53.77.1", "udp", fromPeer, "pi.machine.internal.", dns.TypeA)); got != "NOERROR 127.53.77.1" {
 		t.Error(got)
@@ -456,7 +453,7 @@ func FuzzServe(f *testing.F) {
 		f.Add(b, true, []byte{127, 53, 1, 2})
 	}
 	s := New(Options{Log: slog.New(slog.DiscardHandler), ResolvConf: os.DevNull})
-	s.Load(newCluster().view("mch_a"), nil)
+	s.Load(newCluster().view("mch_a"))
 	f.Fuzz(func(t *testing.T, b []byte, udp bool, source []byte) {
 		var q dns.Msg
 		if q.Unpack(b) != nil {

@@ -304,7 +304,7 @@ func TestEngineThatDoesNotAnswer(t *testing.T) {
 
 func TestImagesArePulledOrAwaited(t *testing.T) {
 	onMachine(t, func(m *machine) {
-		must(t, m.engine.RemoveImage(m.Context(), "web:1"))
+		m.engine.LoseImage("web:1")
 	}, func(m *machine) {
 		row := m.wantState("rep_1", spec.ContainerFailed)
 		if !strings.Contains(row.Error, "image web:1 is not on this machine") {
@@ -347,7 +347,7 @@ func TestPullPolicies(t *testing.T) {
 				m.engine.Publish("web:1")
 			}
 			if !c.here {
-				must(t, m.engine.RemoveImage(m.Context(), "web:1"))
+				m.engine.LoseImage("web:1")
 			}
 		}, func(m *machine) {
 			if row := m.row("rep_1"); row.State != c.want {
@@ -371,7 +371,7 @@ func TestChangedWishEndsAPull(t *testing.T) {
 	var forever chan struct{}
 	onMachine(t, func(m *machine) {
 		forever = make(chan struct{})
-		must(t, m.engine.RemoveImage(m.Context(), "web:1"))
+		m.engine.LoseImage("web:1")
 		m.engine.OnCall(func(method, _ string) error {
 			if method == "PullImage" {
 				<-forever

@@ -172,7 +172,7 @@ func TestEnsureFailsToStart(t *testing.T) {
 }
 
 func TestEnsureWithoutImage(t *testing.T) {
-	onMachine(t, func(m *machine) { must(t, m.engine.RemoveImage(m.Context(), "web:1")) }, func(m *machine) {
+	onMachine(t, func(m *machine) { m.engine.LoseImage("web:1") }, func(m *machine) {
 		r := <-m.ensuring(false)
 		m.wantFault(r, faults.NoImage, "image web:1 is not on this machine")
 		if faults.Of(r.Fault).Hint != "uc image push web:1" {

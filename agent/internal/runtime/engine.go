@@ -94,10 +94,6 @@ type Engine interface {
 	// OCI archive may leave out layers that an image here has already. What was
 	// read would survive a power cut.
 	LoadImage(ctx context.Context, archive io.Reader) ([]string, error)
-	// RemoveImage removes a name, and the image when that was its last and no
-	// container uses it. No error when it is gone.
-	RemoveImage(ctx context.Context, name string) error
-
 	// Watch calls wake soon after a container that List or Inspect showed
 	// running has ended or lost its monitor. Wakes are hints: they may come
 	// twice or coalesce, and one may be missed while the engine restarts, so

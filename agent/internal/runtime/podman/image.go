@@ -152,14 +152,3 @@ func loadCause(err error) error {
 	}
 	return err
 }
-
-// RemoveImage implements runtime.Engine.
-func (e *Engine) RemoveImage(ctx context.Context, name string) error {
-	call, err := e.call(ctx)
-	if err != nil {
-		return err
-	}
-	ignore := true
-	_, failed := images.Remove(call, []string{name}, &images.RemoveOptions{Ignore: &ignore})
-	return e.explain("remove image "+name, errors.Join(failed...))
-}

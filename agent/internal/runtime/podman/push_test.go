@@ -88,7 +88,7 @@ func TestPushSendsOnlyMissingLayers(t *testing.T) {
 		if !slices.Equal(got, []string{l[2].digest(), l[1].digest(), l[0].digest()}) {
 			t.Errorf("%s: the engine has %q", mediaType, got)
 		}
-		must(t, e.RemoveImage(context.Background(), imageA))
-		must(t, e.RemoveImage(context.Background(), imageB))
+		must(t, removeImage(context.Background(), e, imageA))
+		must(t, removeImage(context.Background(), e, imageB))
 	}
 }
