@@ -10,8 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"uncloud/agent/internal/store"
 	statesync "uncloud/agent/internal/sync"
 	"uncloud/internal/spec"
@@ -195,30 +193,5 @@ func TestTheWatchdogAsksAllLoops(t *testing.T) {
 	}
 	if !m.turns() {
 		t.Error("a loop that has not begun is taken for stuck")
-	}
-}
-
-func TestReplicationIsMeasured(t *testing.T) {
-	now := time.Unix(1000, 0)
-	got := queueOf([]statesync.PeerStatus{
-		{Connected: true, Queued: 5, Synced: now.Add(-time.Hour)},
-		{Connected: true, Queued: 6, Missing: 1, Synced: now.Add(-time.Minute)},
-		{},
-	}, now)
-	if want := (queue{bytes: 11, connected: 2, lag: time.Minute}); got != want {
-		t.Errorf("%+v", got)
-	}
-	found := map[*prometheus.Desc]int{}
-	ch := make(chan prometheus.Metric, 100)
-	memberCollector{keeper(t)}.collectSync(ch)
-	close(ch)
-	for metric := range ch {
-		found[metric.Desc()]++
-	}
-	want := map[*prometheus.Desc]int{
-		descSpoilt: 1, descDropped: 1, descRepaired: 1, descMergeErr: 1, descSyncQueue: 1, descSyncLag: 1, descSyncPeers: 2, descSyncBytes: 2,
-	}
-	if !maps.Equal(found, want) {
-		t.Errorf("%v", found)
 	}
 }
