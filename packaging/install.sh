@@ -13,6 +13,7 @@ for unit in packaging/*.service packaging/*.path; do place 644 "$unit" "/usr/lib
 place 644 packaging/sysctl.conf /usr/lib/sysctl.d/60-uncloud.conf
 place 644 packaging/sysusers.conf /usr/lib/sysusers.d/uncloud.conf
 place 644 packaging/containers.conf /etc/containers/containers.conf.d/60-uncloud.conf
+place 644 packaging/podman.conf /usr/lib/systemd/system/podman.service.d/60-uncloud.conf
 [ -z "${DESTDIR:-}" ] || exit 0
 
 systemd-sysusers uncloud.conf
@@ -20,4 +21,5 @@ sysctl --quiet --load /usr/lib/sysctl.d/60-uncloud.conf
 systemctl daemon-reload
 systemctl --quiet enable podman.socket uncloud.service uncloud-names.service
 systemctl start podman.socket
+systemctl try-restart podman.service # containers stay
 systemctl restart uncloud.service # containers and tunnels stay

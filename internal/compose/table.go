@@ -164,7 +164,7 @@ var keys = []key{
 	{"services.*.credential_spec", refused, useSecrets},
 	{"services.*.use_api_socket", refused, "remove it: containers cannot reach the engine"},
 
-	{"services.*.healthcheck.test", mapped, "CMD, CMD-SHELL, NONE; x-healthcheck for HTTP and TCP"},
+	{"services.*.healthcheck.test", mapped, "CMD, CMD-SHELL, NONE; each probe writes about 0.5 MB to the machine's disk, as every exec of Podman does: prefer x-healthcheck, which writes nothing"},
 	{"services.*.healthcheck.interval", mapped, "default 30s"},
 	{"services.*.healthcheck.timeout", mapped, "default 30s"},
 	{"services.*.healthcheck.retries", mapped, "default 3"},
@@ -181,7 +181,7 @@ var keys = []key{
 	{"services.*.ports.[].mode", accepted, "host and ingress mean the same outside Swarm: a port of the machine"},
 	{"services.*.ports.[].name", accepted, "documentation"},
 	{"services.*.ports.[].app_protocol", accepted, "documentation"},
-	{"services.*.x-ports", mapped, "list of [hostname:][published:]port[/http|https] or [ip:]published:port[/tcp|udp]@host"},
+	{"services.*.x-ports", mapped, "list of [hostname:][published:]port[/http|https] or [ip:]published:port[/tcp|udp]@host; https names that no public authority certifies are signed by the machine that answers: uc machine ca MACHINE"},
 	{"services.*.x-caddy", mapped, "a Caddyfile fragment, a path to one, or {config: either}"},
 
 	{"services.*.depends_on.*.condition", mapped, "service_started, service_healthy: a rollout waits for health in any case"},

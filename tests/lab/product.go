@@ -28,6 +28,8 @@ func packaged(name string) (place string, mode os.FileMode) {
 		return "usr/lib/sysctl.d/60-uncloud.conf", 0o644
 	case "containers.conf":
 		return "etc/containers/containers.conf.d/60-uncloud.conf", 0o644
+	case "podman.conf":
+		return "usr/lib/systemd/system/podman.service.d/60-uncloud.conf", 0o644
 	case "uncloud-names":
 		return "usr/libexec/uncloud/uncloud-names", 0o755
 	}

@@ -13,6 +13,25 @@ import (
 	"uncloud/tests/lab"
 )
 
+// TestAnIdleMachineLogsNothing: the agent asks Podman what runs every few
+// seconds, and probes what runs, but nobody writes a line about it.
+func TestAnIdleMachineLogsNothing(t *testing.T) {
+	c := together(t)
+	ctx, m := t.Context(), c.M(1)
+	w := web{project: project(t), version: "one", replicas: 1, lines: []string{"x-machines: m1"}}
+	c.deployed(m, w)
+	c.healthyOn(m, w.name(), "m1")
+	cursor, err := m.Shell(ctx, "journalctl -n 0 --show-cursor -q | sed -n 's/^-- cursor: //p'")
+	try(t, err)
+	always(t, 15*time.Second, "nothing is logged of a machine where nothing happens", func(ctx context.Context) error {
+		out, err := m.Output(ctx, "journalctl", "-q", "-o", "cat", "-u", "podman.service", "--after-cursor", strings.TrimSpace(cursor))
+		if err == nil && out != "" {
+			err = fmt.Errorf("podman says %s", out)
+		}
+		return err
+	})
+}
+
 func TestAContainerRemovedOrStoppedByHandReturns(t *testing.T) {
 	c := together(t)
 	w := web{project: project(t), version: "one", replicas: 0}

@@ -5,19 +5,14 @@
 //
 //	ADDR  where to listen, :8081
 //	FILE  where the number is kept, /data/count
-//
-// With -healthcheck it asks the running program for its health and exits 0 or
-// 1: an image from scratch has no curl.
 package main
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"log"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -30,14 +25,8 @@ import (
 )
 
 func main() {
-	check := flag.Bool("healthcheck", false, "ask the running program for its health")
-	flag.Parse()
 	log.SetFlags(0)
-	action := run
-	if *check {
-		action = healthcheck
-	}
-	if err := action(); err != nil {
+	if err := run(); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -134,23 +123,6 @@ func save(file string, value int64) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
-}
-
-func healthcheck() error {
-	_, port, err := net.SplitHostPort(env("ADDR", ":8081"))
-	if err != nil {
-		return err
-	}
-	client := &http.Client{Timeout: 2 * time.Second}
-	resp, err := client.Get("http://127.0.0.1:" + port + "/health")
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("unhealthy: %s", resp.Status)
-	}
-	return nil
 }
 
 func env(name, fallback string) string {

@@ -8,20 +8,15 @@
 //	VERSION  shown on the page
 //	FAIL     1: the health check always fails
 //	CRASH    1: exit with code 3 after one line of log
-//
-// With -healthcheck it asks the running program for its health and exits 0 or
-// 1: an image from scratch has no curl.
 package main
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"html/template"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -31,15 +26,7 @@ import (
 )
 
 func main() {
-	check := flag.Bool("healthcheck", false, "ask the running program for its health")
-	flag.Parse()
 	log.SetFlags(0)
-	if *check {
-		if err := healthcheck(env("ADDR", ":8080")); err != nil {
-			log.Fatal(err)
-		}
-		return
-	}
 	if os.Getenv("CRASH") == "1" {
 		log.Print("web: CRASH is set, so this is the end")
 		os.Exit(3)
@@ -140,23 +127,6 @@ func (s *site) visit(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("counter answers %s", resp.Status)
 	}
 	return strings.TrimSpace(string(body)), nil
-}
-
-func healthcheck(addr string) error {
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return err
-	}
-	client := &http.Client{Timeout: 2 * time.Second}
-	resp, err := client.Get("http://127.0.0.1:" + port + "/health")
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("unhealthy: %s", resp.Status)
-	}
-	return nil
 }
 
 func env(name, fallback string) string {

@@ -33,12 +33,11 @@ func TestPage(t *testing.T) {
 }
 
 func TestHealth(t *testing.T) {
-	for fail, want := range map[bool]bool{false: true, true: false} {
-		srv := httptest.NewServer((&site{fail: fail}).handler())
-		err := healthcheck(strings.TrimPrefix(srv.URL, "http://127.0.0.1"))
-		srv.Close()
-		if (err == nil) != want {
-			t.Errorf("fail=%v: %v", fail, err)
+	for fail, want := range map[bool]int{false: http.StatusOK, true: http.StatusServiceUnavailable} {
+		answer := httptest.NewRecorder()
+		(&site{fail: fail}).handler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/health", http.NoBody))
+		if answer.Code != want {
+			t.Errorf("fail=%v: %d", fail, answer.Code)
 		}
 	}
 }
