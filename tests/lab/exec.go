@@ -124,13 +124,30 @@ func (m *Machine) WriteFile(ctx context.Context, path, content string) error {
 }
 
 // Dial connects from the machine's network to an address that needs no name lookup.
-func (m *Machine) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (m *Machine) Dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	err = m.inNetwork(func() error {
+		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
+
+// ListenPacket listens in the machine's network.
+func (m *Machine) ListenPacket(ctx context.Context, network, address string) (conn net.PacketConn, err error) {
+	err = m.inNetwork(func() error {
+		conn, err = (&net.ListenConfig{}).ListenPacket(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
+
+// inNetwork opens a socket in the machine's network, where it stays.
+func (m *Machine) inNetwork(open func() error) error {
 	p, err := m.process()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var conn net.Conn
-	err = onLostThread(func() error {
+	return onLostThread(func() error {
 		fd, err := unix.PidfdOpen(p.pid, 0)
 		if err != nil {
 			return err
@@ -139,10 +156,8 @@ func (m *Machine) Dial(ctx context.Context, network, address string) (net.Conn, 
 		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter network of %s: %w", m.Name, err)
 		}
-		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
-		return err
+		return open()
 	})
-	return conn, err
 }
 
 // HTTP is a client in the machine's network. It asks anew each time: no

@@ -3,14 +3,19 @@ package stories
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	uncloudv1 "uncloud/api/uncloud/v1"
 	"uncloud/tests/lab"
 )
 
@@ -63,7 +68,8 @@ func TestFromOutsideOnlyWireGuardAndIngressAnswer(t *testing.T) {
 	if !slices.Equal(open, expected) {
 		t.Errorf("from outside %v answer, want %v", open, expected)
 	}
-	for _, address := range []string{underlay + ":53", underlay + ":51001", members[0].GetAddress() + ":53"} {
+	c.echoes(c.M(1))
+	for _, address := range []string{underlay + ":53", underlay + ":51001", members[0].GetAddress() + ":51001", members[0].GetAddress() + ":53"} {
 		if c.answersUDP(c.Outside(), address) {
 			t.Errorf("from outside UDP %s answers", address)
 		}
@@ -71,6 +77,28 @@ func TestFromOutsideOnlyWireGuardAndIngressAnswer(t *testing.T) {
 	// The control: what is not there to be found is found from inside.
 	if open := c.open(c.M(1), []string{net.JoinHostPort(members[0].GetManagementAddress(), "51000")}); len(open) != 1 {
 		t.Error("the API does not answer inside the mesh either, so this story shows nothing")
+	}
+}
+
+// echoes answers all that comes by UDP to gossip's port, on those addresses of
+// a machine where gossip does not listen. Gossip itself says nothing to
+// strangers, so that nothing comes back would show nothing.
+func (c *cluster) echoes(m *lab.Machine) {
+	c.t.Helper()
+	conn, err := m.ListenPacket(c.t.Context(), "udp4", "0.0.0.0:51001")
+	try(c.t, err)
+	c.t.Cleanup(func() { conn.Close() })
+	go func() {
+		for b := make([]byte, 512); ; {
+			n, from, err := conn.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = conn.WriteTo(b[:n], from)
+		}
+	}()
+	if !c.answersUDP(m, "127.0.0.1:51001") {
+		c.t.Fatalf("%s itself gets no answer by UDP", m.Name)
 	}
 }
 
@@ -133,8 +161,13 @@ func TestFromAContainerNoAgentPortAnswers(t *testing.T) {
 		for _, port := range agentPorts {
 			ask = append(ask, net.JoinHostPort(m.Address().String(), port))
 		}
+		c.echoes(m)
 	}
-	control := net.JoinHostPort(members[0].GetAddress(), "53")
+	for _, tcp := range slices.Clone(ask) {
+		ask = append(ask, "udp "+tcp)
+	}
+	names := net.JoinHostPort(members[0].GetAddress(), "53")
+	control := names + "\nudp " + names
 	cmd := c.M(1).Command(t.Context(), "uc", "exec", "-T", w.name(), "/app", "dial")
 	var out, errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(strings.Join(append(ask, control), "\n")), &out, &errs
@@ -142,7 +175,100 @@ func TestFromAContainerNoAgentPortAnswers(t *testing.T) {
 		t.Fatalf("%v: %s", err, &errs)
 	}
 	if got := strings.TrimSpace(out.String()); got != control {
-		t.Errorf("from a container %q answer, want only the names: %s", got, control)
+		t.Errorf("from a container %q answer, want only the names: %q", got, control)
+	}
+}
+
+// TestAFirewallInTheWayIsNamed: no rule of ours can overrule another table, so
+// a person is told what to add there.
+func TestAFirewallInTheWayIsNamed(t *testing.T) {
+	c := together(t)
+	ctx, m := t.Context(), c.M(3)
+	notes := func(ctx context.Context) ([]*uncloudv1.HealthNote, error) {
+		var answer uncloudv1.Machine
+		err := c.M(1).Query(ctx, &answer, "uc", "machine", "inspect", "m3")
+		return slices.DeleteFunc(answer.GetHealth(), func(n *uncloudv1.HealthNote) bool { return !strings.HasPrefix(n.GetCode(), "firewall.") }), err
+	}
+	said := func(want bool) func(context.Context) error {
+		return func(ctx context.Context) error {
+			if got, err := notes(ctx); err != nil || (len(got) > 0) != want {
+				return fmt.Errorf("m3 suffers from %v, %v", got, err)
+			}
+			return nil
+		}
+	}
+	eventually(t, long, "no firewall is in the way at first", said(false))
+	remove := "nft destroy table inet house"
+	t.Cleanup(func() {
+		if _, err := m.Shell(context.Background(), remove); err != nil {
+			t.Error(err)
+		}
+	})
+	// A careful owner's rules, who forgot the mesh.
+	_, err := m.Shell(ctx, `nft 'table inet house { chain input { type filter hook input priority 0; policy drop;
+		ct state established,related accept; iifname { "lo", "uncloud", "uncloud0" } accept; meta l4proto { icmp, ipv6-icmp } accept; tcp dport 22 accept; }; }'`)
+	try(t, err)
+	eventually(t, long, "the chain that drops is named", said(true))
+	got, err := notes(ctx)
+	try(t, err)
+	if len(got) != 1 || got[0].GetCode() != "firewall.input-drop" || got[0].GetHint() != "nft insert rule inet house input udp dport 51820 accept" {
+		t.Fatalf("%v", got)
+	}
+	r, err := c.M(1).Exec(ctx, "uc", "machine", "ls")
+	try(t, err)
+	if !strings.Contains(r.Stderr, "table inet house, chain input") || !strings.Contains(r.Stderr, "uc: hint: "+got[0].GetHint()) {
+		t.Errorf("uc machine ls says\n%s", r.Stderr)
+	}
+	_, err = m.Shell(ctx, got[0].GetHint())
+	try(t, err)
+	eventually(t, long, "what the hint said was all there was to do", said(false))
+}
+
+// TestAPrivateNameIsSignedByTheMachineThatAnswers: a browser that was given the
+// certificates of all machines trusts a page by https wherever it ends up.
+func TestAPrivateNameIsSignedByTheMachineThatAnswers(t *testing.T) {
+	c := together(t)
+	ctx := t.Context()
+	c.deployed(c.M(1), web{project: project(t), version: "one", lines: []string{`x-ports: ["signed.internal:8080/https"]`}})
+	page := func(ctx context.Context, m *lab.Machine, roots *x509.CertPool) error {
+		client := c.Outside().HTTP()
+		client.Transport = &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return c.Outside().Dial(ctx, "tcp", m.Address().String()+":443")
+			},
+		}
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://signed.internal/", http.NoBody)
+		if err != nil {
+			return err
+		}
+		answer, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		body, err := io.ReadAll(answer.Body)
+		if err == nil && !strings.HasPrefix(string(body), "one ") {
+			err = fmt.Errorf("%s answers %q", m.Name, body)
+		}
+		return err
+	}
+	pools := map[string]*x509.CertPool{}
+	for _, m := range []*lab.Machine{c.M(1), c.M(2)} {
+		eventually(t, long, m.Name+" serves a page that its own authority signed", func(ctx context.Context) error {
+			pem, err := c.M(3).Output(ctx, "uc", "machine", "ca", m.Name)
+			if err != nil {
+				return err
+			}
+			pools[m.Name] = x509.NewCertPool()
+			if !pools[m.Name].AppendCertsFromPEM([]byte(pem)) {
+				return fmt.Errorf("no certificate: %q", pem)
+			}
+			return page(ctx, m, pools[m.Name])
+		})
+	}
+	if err := page(ctx, c.M(1), pools["m2"]); err == nil {
+		t.Error("what one machine signed is trusted for the certificate of another")
 	}
 }
 

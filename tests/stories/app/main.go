@@ -38,7 +38,7 @@ func run(args []string) error {
 		return get(subject)
 	case "lookup": // NAME: prints its addresses, a line each
 		return lookup(subject)
-	case "dial": // reads HOST:PORT lines, prints those that accept a connection
+	case "dial": // reads [udp ]HOST:PORT lines, prints those that accept a connection, or answer
 		return dial(os.Stdin)
 	}
 	return fmt.Errorf("no command %q", args[0])
@@ -97,16 +97,13 @@ func dial(in io.Reader) error {
 	scanner := bufio.NewScanner(in)
 	var tries []chan string
 	for scanner.Scan() {
-		address, result := scanner.Text(), make(chan string, 1)
+		line, result := scanner.Text(), make(chan string, 1)
 		tries = append(tries, result)
 		go func() {
-			conn, err := net.DialTimeout("tcp", address, patience) // it has a timeout
-			if err != nil {
-				result <- ""
-				return
+			if !answers(line) {
+				line = ""
 			}
-			conn.Close()
-			result <- address
+			result <- line
 		}()
 	}
 	for _, result := range tries {
@@ -115,4 +112,30 @@ func dial(in io.Reader) error {
 		}
 	}
 	return scanner.Err()
+}
+
+// question is one of DNS, which is as good as any where whatever comes back counts.
+const question = "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03web\x08internal\x00\x00\x01\x00\x01"
+
+func answers(line string) bool {
+	network, address := "tcp", line
+	if rest, ok := strings.CutPrefix(line, "udp "); ok {
+		network, address = "udp", rest
+	}
+	conn, err := net.DialTimeout(network, address, patience)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	if network == "tcp" {
+		return true
+	}
+	if conn.SetDeadline(time.Now().Add(patience)) != nil {
+		return false
+	}
+	if _, err := io.WriteString(conn, question); err != nil {
+		return false
+	}
+	n, err := conn.Read(make([]byte, 512))
+	return err == nil && n > 0
 }
