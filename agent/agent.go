@@ -172,7 +172,7 @@ func (a *Agent) Info() *uncloudv1.InfoResponse {
 		return info
 	}
 	for _, n := range aloneNotes(a.cfg, waits) {
-		info.Health = append(info.Health, &uncloudv1.HealthNote{Code: n.Code, Text: n.Text})
+		info.Health = append(info.Health, n.Message())
 	}
 	return info
 }

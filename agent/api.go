@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -44,7 +46,7 @@ func (m *member) asMember() *server.Member {
 	return &server.Member{
 		Self: m.id.MachineID, State: m.store.State, Alive: m.gossip.Alive, RTT: m.gossip.RTT, Notes: m.notes, Update: m.update,
 		DialAPI: m.dialAPI, WaitFor: m.waitFor, AwaitLoaded: m.awaitLoaded, IssueTicket: m.issueTicket, Admit: m.admit,
-		ManagementAddress: managementOf, WireGuard: m.wireGuard, Store: storeCare{m},
+		ManagementAddress: managementOf, WireGuard: m.wireGuard, Authority: m.authority, Store: storeCare{m},
 		Rollouts: rollouts{m.driver}, Upgrades: upgrades{m}, Replicas: localReplicas{m}, Engine: m.containers(), Images: imageIntake{m},
 	}
 }
@@ -90,6 +92,16 @@ func (m *member) notes() []server.Note {
 		out = append(out, serviceNote(state, n.Service, n.Code, n.Text)...)
 	}
 	return append(out, m.storeNotes()...)
+}
+
+// authority is the certificate of what signs private names on this machine.
+func (m *member) authority(ctx context.Context) (string, error) {
+	pem, err := m.ingress.Root(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", faults.New(faults.NotFound, "the ingress of %s has signed no name yet", m.store.State().MachineName(m.id.MachineID)).
+			WithHint("it makes its authority with the first https name, on a machine with the role ingress").Because(err)
+	}
+	return string(pem), err
 }
 
 func (m *member) wireGuard() *uncloudv1.WireGuardResponse {

@@ -217,6 +217,7 @@ func (m *member) run(ctx context.Context) (err error) {
 	run("steer", m.steer)
 	run("ingress", m.steerIngress)
 	run("network", m.keepNetwork)
+	run("diagnose", m.diagnose)
 	run("names", m.names.Run)
 	run("health", m.prober.Run)
 	run("catch up", m.catchUp)
@@ -329,7 +330,7 @@ func (m *member) describe(info *uncloudv1.InfoResponse) {
 		info.Phase = phaseReady
 	}
 	for _, n := range m.notes() {
-		info.Health = append(info.Health, &uncloudv1.HealthNote{Code: n.Code, Text: n.Text})
+		info.Health = append(info.Health, n.Message())
 	}
 }
 

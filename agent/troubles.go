@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"uncloud/agent/internal/server"
+	"uncloud/internal/faults"
 	"uncloud/internal/spec"
 )
 
@@ -26,13 +27,14 @@ func (t *troubles) set(subsystem string, notes ...server.Note) {
 	t.notes[subsystem] = notes
 }
 
-// setError is set for a subsystem that can have one trouble; nil ends it.
+// setError is set for a subsystem that can have one trouble; nil ends it. What
+// a fault tells to do is told too.
 func (t *troubles) setError(subsystem, code string, err error) {
 	if err == nil {
 		t.set(subsystem)
 		return
 	}
-	t.set(subsystem, server.Note{Code: code, Text: err.Error()})
+	t.set(subsystem, server.Note{Code: code, Text: err.Error(), Hint: faults.Of(err).Hint})
 }
 
 // all are the troubles in a stable order.

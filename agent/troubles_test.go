@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"uncloud/agent/internal/server"
+	"uncloud/internal/faults"
 	"uncloud/internal/spec"
 )
 
@@ -19,6 +20,10 @@ func TestTroublesAreTakenBackByWhoRaisedThem(t *testing.T) {
 	}
 	if n := all.count(); n["ingress.route"] != 2 || n["mesh"] != 1 {
 		t.Errorf("%v", n)
+	}
+	all.setError("mesh", "mesh", faults.New(faults.Internal, "no nft").WithHint("install it"))
+	if got := all.all()[2]; got.Hint != "install it" {
+		t.Errorf("%v has not the hint of its fault", got)
 	}
 	all.setError("mesh", "mesh", nil)
 	all.set("ingress")

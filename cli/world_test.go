@@ -98,7 +98,7 @@ func (w *world) api() *fakeapi.API {
 		ListServices: w.listServices, InspectService: w.inspectService, ListReplicas: w.listReplicas, ListVolumes: w.listVolumes, ListEvents: w.listEvents,
 		PlanDeploy: w.planDeploy, Deploy: w.deploy, Scale: w.scale, Rollback: w.rollback,
 		StartServices: w.change("start"), StopServices: w.change("stop"), RemoveServices: w.change("remove"), PlanRemoval: w.planRemoval,
-		Info: w.info, Init: w.init, WireGuard: w.wireGuard, StoreStatus: w.storeStatus, CheckStore: w.checkStore, BackupStore: w.backupStore, RestoreStore: w.restoreStore, Logs: w.logs, Exec: w.exec,
+		Info: w.info, Init: w.init, WireGuard: w.wireGuard, Authority: w.authority, StoreStatus: w.storeStatus, CheckStore: w.checkStore, BackupStore: w.backupStore, RestoreStore: w.restoreStore, Logs: w.logs, Exec: w.exec,
 		ListImages: w.listImages, HasBlobs: w.hasBlobs, PushImage: w.pushImage,
 	}
 	w.upgrades(a)
@@ -131,7 +131,7 @@ func (w *world) machines() []*uncloudv1.Machine {
 		},
 		{
 			Id: "mch_three", Name: "m3", State: state, Address: "10.210.7.1", Subnet: "10.210.7.0/24", Roles: []string{"worker"}, Version: "0.0.9", Generation: generation,
-			JoinedAt: ago(time.Minute), Health: []*uncloudv1.HealthNote{{Code: "disk-full", Text: "4 % of the disk is left"}},
+			JoinedAt: ago(time.Minute), Health: []*uncloudv1.HealthNote{{Code: "disk-full", Text: "4 % of the disk is left", Hint: "podman image prune"}},
 		},
 	}
 }
@@ -230,6 +230,11 @@ func (w *world) init(r *uncloudv1.InitRequest) (*uncloudv1.InfoResponse, error) 
 	}
 	w.note("init name=%s network=%s domain=%s endpoints=%s", r.GetName(), r.GetNetwork(), r.GetDomain(), strings.Join(r.GetEndpoints(), ","))
 	return &uncloudv1.InfoResponse{ClusterId: "cls_x", Name: r.GetName(), Address: "10.210.19.1", Phase: "ready"}, nil
+}
+
+func (w *world) authority(machine string) (*uncloudv1.AuthorityResponse, error) {
+	name, err := w.reach(machine)
+	return &uncloudv1.AuthorityResponse{Pem: "-----BEGIN CERTIFICATE-----\nroot of " + name + "\n-----END CERTIFICATE-----\n"}, err
 }
 
 func (w *world) wireGuard(machine string) (*uncloudv1.WireGuardResponse, error) {

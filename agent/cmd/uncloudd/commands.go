@@ -198,6 +198,9 @@ func printStatus(out io.Writer, info *uncloudv1.InfoResponse) {
 	}
 	for _, n := range info.GetHealth() {
 		fmt.Fprintf(out, "%s: %s\n", n.GetCode(), n.GetText())
+		if n.GetHint() != "" {
+			fmt.Fprintf(out, "    %s\n", n.GetHint())
+		}
 	}
 }
 

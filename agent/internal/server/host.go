@@ -92,6 +92,8 @@ type Member struct {
 	// ManagementAddress is derived from a machine's public key.
 	ManagementAddress func(publicKey string) netip.Addr
 	WireGuard         func() *uncloudv1.WireGuardResponse
+	// Authority is the PEM certificate of what signs private names here.
+	Authority func(ctx context.Context) (string, error)
 
 	Store    Store
 	Rollouts Rollouts
@@ -110,8 +112,14 @@ type Store interface {
 	Backup(ctx context.Context) (*uncloudv1.StoreBackup, io.ReadCloser, error)
 }
 
-// Note is something that a machine or service suffers from.
-type Note struct{ Code, Text string }
+// Note is something that a machine or service suffers from. Hint is what a
+// person may do about it; empty where the text says all.
+type Note struct{ Code, Text, Hint string }
+
+// Message is the note as the API tells it.
+func (n Note) Message() *uncloudv1.HealthNote {
+	return &uncloudv1.HealthNote{Code: n.Code, Text: n.Text, Hint: n.Hint}
+}
 
 // Replicas runs and retires the replicas of this machine.
 type Replicas interface {

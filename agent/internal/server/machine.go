@@ -83,6 +83,18 @@ func (s machineService) WireGuard(context.Context, *connect.Request[uncloudv1.Wi
 	return connect.NewResponse(m.WireGuard()), nil
 }
 
+func (s machineService) Authority(ctx context.Context, _ *connect.Request[uncloudv1.AuthorityRequest]) (*connect.Response[uncloudv1.AuthorityResponse], error) {
+	m, err := s.host.Member()
+	if err != nil {
+		return nil, err
+	}
+	pem, err := m.Authority(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&uncloudv1.AuthorityResponse{Pem: pem}), nil
+}
+
 func (s machineService) ListImages(ctx context.Context, req *connect.Request[uncloudv1.ListImagesRequest]) (*connect.Response[uncloudv1.ListImagesResponse], error) {
 	m, err := s.host.Member()
 	if err != nil {

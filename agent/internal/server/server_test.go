@@ -301,6 +301,35 @@ func TestEachLivingMachineSaysWhatItSuffersFrom(t *testing.T) {
 	}
 }
 
+func TestAMachineThatGivesItsReplicasAwayTakesNoNewOnes(t *testing.T) {
+	w := newWorld(t, "mch_a")
+	shown := func() bool {
+		t.Helper()
+		res, err := w.machines["mch_a"].cluster().InspectMachine(t.Context(), connect.NewRequest(&uncloudv1.InspectMachineRequest{Machine: "mch_a"}))
+		must(t, err)
+		return res.Msg.GetSchedulable()
+	}
+	is := func(change func(*spec.Machine)) {
+		m := w.state.Machines["mch_a"]
+		change(&m)
+		w.state.Machines["mch_a"] = m
+	}
+	is(func(m *spec.Machine) { m.Schedulable = true })
+	if !shown() {
+		t.Error("a machine at rest is said to take none")
+	}
+	for stage, want := range map[spec.TurnStage]bool{spec.TurnWaiting: true, spec.TurnDraining: false, spec.TurnDone: true} {
+		w.state.Turns = map[string]spec.Turn{"mch_a": {Machine: "mch_a", Stage: stage, Drain: true}}
+		if shown() != want {
+			t.Errorf("%s: schedulable is %t", stage, !want)
+		}
+	}
+	is(func(m *spec.Machine) { m.Roles = []spec.Role{spec.RoleIngress} })
+	if shown() {
+		t.Error("a machine that is no worker is said to take replicas")
+	}
+}
+
 // containers run what a test says.
 type containers struct {
 	Engine

@@ -46,7 +46,7 @@ func (v view) machines() []*uncloudv1.Machine {
 
 func (v view) machine(m spec.Machine) *uncloudv1.Machine {
 	out := &uncloudv1.Machine{
-		Id: m.ID, Name: v.names[m.ID], State: "down", PublicKey: m.PublicKey, Labels: m.Labels, Schedulable: m.Schedulable,
+		Id: m.ID, Name: v.names[m.ID], State: "down", PublicKey: m.PublicKey, Labels: m.Labels, Schedulable: v.schedulable(m),
 		Version: m.Version, Generation: m.Generation, Os: m.OS, Arch: m.Arch, JoinedAt: stamp(m.JoinedAt),
 		NixosVersion: m.NixOS, System: m.System,
 		ManagementAddress: v.member.ManagementAddress(m.PublicKey).String(),
@@ -73,10 +73,16 @@ func (v view) machine(m spec.Machine) *uncloudv1.Machine {
 	return out
 }
 
+// schedulable tells whether a machine takes new replicas while it lives.
+func (v view) schedulable(m spec.Machine) bool {
+	worker := len(m.Roles) == 0 || slices.Contains(m.Roles, spec.RoleWorker)
+	return m.Schedulable && worker && !v.Drained(m.ID)
+}
+
 func notes(in []Note) []*uncloudv1.HealthNote {
 	out := make([]*uncloudv1.HealthNote, 0, len(in))
 	for _, n := range in {
-		out = append(out, &uncloudv1.HealthNote{Code: n.Code, Text: n.Text})
+		out = append(out, n.Message())
 	}
 	return out
 }

@@ -429,6 +429,86 @@ func (*ResetResponse) Descriptor() ([]byte, []int) {
 	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{6}
 }
 
+type AuthorityRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthorityRequest) Reset() {
+	*x = AuthorityRequest{}
+	mi := &file_uncloud_v1_machine_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthorityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthorityRequest) ProtoMessage() {}
+
+func (x *AuthorityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_machine_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthorityRequest.ProtoReflect.Descriptor instead.
+func (*AuthorityRequest) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{7}
+}
+
+type AuthorityResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pem           string                 `protobuf:"bytes,1,opt,name=pem,proto3" json:"pem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthorityResponse) Reset() {
+	*x = AuthorityResponse{}
+	mi := &file_uncloud_v1_machine_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthorityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthorityResponse) ProtoMessage() {}
+
+func (x *AuthorityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_machine_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthorityResponse.ProtoReflect.Descriptor instead.
+func (*AuthorityResponse) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AuthorityResponse) GetPem() string {
+	if x != nil {
+		return x.Pem
+	}
+	return ""
+}
+
 type WireGuardRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -437,7 +517,7 @@ type WireGuardRequest struct {
 
 func (x *WireGuardRequest) Reset() {
 	*x = WireGuardRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[7]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -449,7 +529,7 @@ func (x *WireGuardRequest) String() string {
 func (*WireGuardRequest) ProtoMessage() {}
 
 func (x *WireGuardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[7]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -462,7 +542,7 @@ func (x *WireGuardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WireGuardRequest.ProtoReflect.Descriptor instead.
 func (*WireGuardRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{7}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{9}
 }
 
 type WireGuardResponse struct {
@@ -479,7 +559,7 @@ type WireGuardResponse struct {
 
 func (x *WireGuardResponse) Reset() {
 	*x = WireGuardResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[8]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -491,7 +571,7 @@ func (x *WireGuardResponse) String() string {
 func (*WireGuardResponse) ProtoMessage() {}
 
 func (x *WireGuardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[8]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -504,7 +584,7 @@ func (x *WireGuardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WireGuardResponse.ProtoReflect.Descriptor instead.
 func (*WireGuardResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{8}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WireGuardResponse) GetInterface() string {
@@ -560,7 +640,7 @@ type WireGuardPeer struct {
 
 func (x *WireGuardPeer) Reset() {
 	*x = WireGuardPeer{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[9]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +652,7 @@ func (x *WireGuardPeer) String() string {
 func (*WireGuardPeer) ProtoMessage() {}
 
 func (x *WireGuardPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[9]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +665,7 @@ func (x *WireGuardPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WireGuardPeer.ProtoReflect.Descriptor instead.
 func (*WireGuardPeer) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{9}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WireGuardPeer) GetMachine() string {
@@ -669,7 +749,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[10]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +761,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[10]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +774,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{10}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LogsRequest) GetReplicas() []string {
@@ -753,7 +833,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[11]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +845,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[11]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +858,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{11}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LogLine) GetReplica() string {
@@ -829,7 +909,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[12]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +921,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[12]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +934,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{12}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExecRequest) GetStart() *ExecStart {
@@ -900,7 +980,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[13]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +992,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[13]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1005,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{13}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecStart) GetReplica() string {
@@ -987,7 +1067,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[14]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1079,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[14]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1092,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{14}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TerminalSize) GetRows() uint32 {
@@ -1042,7 +1122,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[15]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1134,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[15]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1147,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{15}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExecResponse) GetStdout() []byte {
@@ -1107,7 +1187,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[16]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1199,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[16]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1212,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{16}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListImagesRequest) GetName() string {
@@ -1151,7 +1231,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[17]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1243,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[17]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1256,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{17}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -1196,7 +1276,7 @@ type HasBlobsRequest struct {
 
 func (x *HasBlobsRequest) Reset() {
 	*x = HasBlobsRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[18]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1288,7 @@ func (x *HasBlobsRequest) String() string {
 func (*HasBlobsRequest) ProtoMessage() {}
 
 func (x *HasBlobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[18]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1301,7 @@ func (x *HasBlobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasBlobsRequest.ProtoReflect.Descriptor instead.
 func (*HasBlobsRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{18}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *HasBlobsRequest) GetDigests() []string {
@@ -1240,7 +1320,7 @@ type HasBlobsResponse struct {
 
 func (x *HasBlobsResponse) Reset() {
 	*x = HasBlobsResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[19]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1332,7 @@ func (x *HasBlobsResponse) String() string {
 func (*HasBlobsResponse) ProtoMessage() {}
 
 func (x *HasBlobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[19]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1345,7 @@ func (x *HasBlobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasBlobsResponse.ProtoReflect.Descriptor instead.
 func (*HasBlobsResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{19}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HasBlobsResponse) GetPresent() []string {
@@ -1288,7 +1368,7 @@ type PushImageRequest struct {
 
 func (x *PushImageRequest) Reset() {
 	*x = PushImageRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[20]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +1380,7 @@ func (x *PushImageRequest) String() string {
 func (*PushImageRequest) ProtoMessage() {}
 
 func (x *PushImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[20]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +1393,7 @@ func (x *PushImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushImageRequest.ProtoReflect.Descriptor instead.
 func (*PushImageRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{20}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PushImageRequest) GetStart() *PushImageStart {
@@ -1348,7 +1428,7 @@ type PushImageStart struct {
 
 func (x *PushImageStart) Reset() {
 	*x = PushImageStart{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[21]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1440,7 @@ func (x *PushImageStart) String() string {
 func (*PushImageStart) ProtoMessage() {}
 
 func (x *PushImageStart) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[21]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1453,7 @@ func (x *PushImageStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushImageStart.ProtoReflect.Descriptor instead.
 func (*PushImageStart) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{21}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PushImageStart) GetName() string {
@@ -1407,7 +1487,7 @@ type PushImageResponse struct {
 
 func (x *PushImageResponse) Reset() {
 	*x = PushImageResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[22]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1499,7 @@ func (x *PushImageResponse) String() string {
 func (*PushImageResponse) ProtoMessage() {}
 
 func (x *PushImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[22]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1512,7 @@ func (x *PushImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushImageResponse.ProtoReflect.Descriptor instead.
 func (*PushImageResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{22}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PushImageResponse) GetId() string {
@@ -1457,7 +1537,7 @@ type StoreStatusRequest struct {
 
 func (x *StoreStatusRequest) Reset() {
 	*x = StoreStatusRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[23]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1469,7 +1549,7 @@ func (x *StoreStatusRequest) String() string {
 func (*StoreStatusRequest) ProtoMessage() {}
 
 func (x *StoreStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[23]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1482,7 +1562,7 @@ func (x *StoreStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatusRequest.ProtoReflect.Descriptor instead.
 func (*StoreStatusRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{23}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{25}
 }
 
 type StoreStatusResponse struct {
@@ -1505,7 +1585,7 @@ type StoreStatusResponse struct {
 
 func (x *StoreStatusResponse) Reset() {
 	*x = StoreStatusResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[24]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +1597,7 @@ func (x *StoreStatusResponse) String() string {
 func (*StoreStatusResponse) ProtoMessage() {}
 
 func (x *StoreStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[24]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +1610,7 @@ func (x *StoreStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatusResponse.ProtoReflect.Descriptor instead.
 func (*StoreStatusResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{24}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StoreStatusResponse) GetSite() string {
@@ -1608,7 +1688,7 @@ type SiteStatus struct {
 
 func (x *SiteStatus) Reset() {
 	*x = SiteStatus{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[25]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1700,7 @@ func (x *SiteStatus) String() string {
 func (*SiteStatus) ProtoMessage() {}
 
 func (x *SiteStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[25]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1713,7 @@ func (x *SiteStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SiteStatus.ProtoReflect.Descriptor instead.
 func (*SiteStatus) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{25}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SiteStatus) GetSite() string {
@@ -1675,7 +1755,7 @@ type PeerStatus struct {
 
 func (x *PeerStatus) Reset() {
 	*x = PeerStatus{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[26]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1767,7 @@ func (x *PeerStatus) String() string {
 func (*PeerStatus) ProtoMessage() {}
 
 func (x *PeerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[26]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1780,7 @@ func (x *PeerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
 func (*PeerStatus) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{26}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PeerStatus) GetMachine() string {
@@ -1753,7 +1833,7 @@ type CheckStoreRequest struct {
 
 func (x *CheckStoreRequest) Reset() {
 	*x = CheckStoreRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[27]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +1845,7 @@ func (x *CheckStoreRequest) String() string {
 func (*CheckStoreRequest) ProtoMessage() {}
 
 func (x *CheckStoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[27]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +1858,7 @@ func (x *CheckStoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckStoreRequest.ProtoReflect.Descriptor instead.
 func (*CheckStoreRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{27}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{29}
 }
 
 type CheckStoreResponse struct {
@@ -1793,7 +1873,7 @@ type CheckStoreResponse struct {
 
 func (x *CheckStoreResponse) Reset() {
 	*x = CheckStoreResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[28]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1885,7 @@ func (x *CheckStoreResponse) String() string {
 func (*CheckStoreResponse) ProtoMessage() {}
 
 func (x *CheckStoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[28]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1898,7 @@ func (x *CheckStoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckStoreResponse.ProtoReflect.Descriptor instead.
 func (*CheckStoreResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{28}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CheckStoreResponse) GetRows() int64 {
@@ -1859,7 +1939,7 @@ type StoreBackup struct {
 
 func (x *StoreBackup) Reset() {
 	*x = StoreBackup{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[29]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1871,7 +1951,7 @@ func (x *StoreBackup) String() string {
 func (*StoreBackup) ProtoMessage() {}
 
 func (x *StoreBackup) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[29]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1884,7 +1964,7 @@ func (x *StoreBackup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreBackup.ProtoReflect.Descriptor instead.
 func (*StoreBackup) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{29}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StoreBackup) GetSha256() string {
@@ -1937,7 +2017,7 @@ type BackupStoreRequest struct {
 
 func (x *BackupStoreRequest) Reset() {
 	*x = BackupStoreRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[30]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2029,7 @@ func (x *BackupStoreRequest) String() string {
 func (*BackupStoreRequest) ProtoMessage() {}
 
 func (x *BackupStoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[30]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2042,7 @@ func (x *BackupStoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupStoreRequest.ProtoReflect.Descriptor instead.
 func (*BackupStoreRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{30}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{32}
 }
 
 type BackupStoreResponse struct {
@@ -1975,7 +2055,7 @@ type BackupStoreResponse struct {
 
 func (x *BackupStoreResponse) Reset() {
 	*x = BackupStoreResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[31]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +2067,7 @@ func (x *BackupStoreResponse) String() string {
 func (*BackupStoreResponse) ProtoMessage() {}
 
 func (x *BackupStoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[31]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +2080,7 @@ func (x *BackupStoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupStoreResponse.ProtoReflect.Descriptor instead.
 func (*BackupStoreResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{31}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *BackupStoreResponse) GetBackup() *StoreBackup {
@@ -2030,7 +2110,7 @@ type RestoreStoreRequest struct {
 
 func (x *RestoreStoreRequest) Reset() {
 	*x = RestoreStoreRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[32]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2042,7 +2122,7 @@ func (x *RestoreStoreRequest) String() string {
 func (*RestoreStoreRequest) ProtoMessage() {}
 
 func (x *RestoreStoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[32]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2135,7 @@ func (x *RestoreStoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreStoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreStoreRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{32}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RestoreStoreRequest) GetBackup() *StoreBackup {
@@ -2093,7 +2173,7 @@ type RestoreStoreResponse struct {
 
 func (x *RestoreStoreResponse) Reset() {
 	*x = RestoreStoreResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[33]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2185,7 @@ func (x *RestoreStoreResponse) String() string {
 func (*RestoreStoreResponse) ProtoMessage() {}
 
 func (x *RestoreStoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[33]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2198,7 @@ func (x *RestoreStoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreStoreResponse.ProtoReflect.Descriptor instead.
 func (*RestoreStoreResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{33}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RestoreStoreResponse) GetSite() string {
@@ -2154,7 +2234,7 @@ type RunReplicaRequest struct {
 
 func (x *RunReplicaRequest) Reset() {
 	*x = RunReplicaRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[34]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2246,7 @@ func (x *RunReplicaRequest) String() string {
 func (*RunReplicaRequest) ProtoMessage() {}
 
 func (x *RunReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[34]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2259,7 @@ func (x *RunReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReplicaRequest.ProtoReflect.Descriptor instead.
 func (*RunReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{34}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RunReplicaRequest) GetReplica() string {
@@ -2227,7 +2307,7 @@ type RunReplicaResponse struct {
 
 func (x *RunReplicaResponse) Reset() {
 	*x = RunReplicaResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[35]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2319,7 @@ func (x *RunReplicaResponse) String() string {
 func (*RunReplicaResponse) ProtoMessage() {}
 
 func (x *RunReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[35]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2332,7 @@ func (x *RunReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReplicaResponse.ProtoReflect.Descriptor instead.
 func (*RunReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{35}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RunReplicaResponse) GetOk() bool {
@@ -2322,7 +2402,7 @@ type RetireReplicaRequest struct {
 
 func (x *RetireReplicaRequest) Reset() {
 	*x = RetireReplicaRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[36]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2334,7 +2414,7 @@ func (x *RetireReplicaRequest) String() string {
 func (*RetireReplicaRequest) ProtoMessage() {}
 
 func (x *RetireReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[36]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2347,7 +2427,7 @@ func (x *RetireReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireReplicaRequest.ProtoReflect.Descriptor instead.
 func (*RetireReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{36}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RetireReplicaRequest) GetReplica() string {
@@ -2379,7 +2459,7 @@ type RetireReplicaResponse struct {
 
 func (x *RetireReplicaResponse) Reset() {
 	*x = RetireReplicaResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[37]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2471,7 @@ func (x *RetireReplicaResponse) String() string {
 func (*RetireReplicaResponse) ProtoMessage() {}
 
 func (x *RetireReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[37]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2484,7 @@ func (x *RetireReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireReplicaResponse.ProtoReflect.Descriptor instead.
 func (*RetireReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{37}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{39}
 }
 
 type RemoveVolumeRequest struct {
@@ -2417,7 +2497,7 @@ type RemoveVolumeRequest struct {
 
 func (x *RemoveVolumeRequest) Reset() {
 	*x = RemoveVolumeRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[38]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2429,7 +2509,7 @@ func (x *RemoveVolumeRequest) String() string {
 func (*RemoveVolumeRequest) ProtoMessage() {}
 
 func (x *RemoveVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[38]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2442,7 +2522,7 @@ func (x *RemoveVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolumeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{38}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RemoveVolumeRequest) GetName() string {
@@ -2460,7 +2540,7 @@ type RemoveVolumeResponse struct {
 
 func (x *RemoveVolumeResponse) Reset() {
 	*x = RemoveVolumeResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[39]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2472,7 +2552,7 @@ func (x *RemoveVolumeResponse) String() string {
 func (*RemoveVolumeResponse) ProtoMessage() {}
 
 func (x *RemoveVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[39]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2485,7 +2565,7 @@ func (x *RemoveVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolumeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{39}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{41}
 }
 
 type AwaitLoadedRequest struct {
@@ -2498,7 +2578,7 @@ type AwaitLoadedRequest struct {
 
 func (x *AwaitLoadedRequest) Reset() {
 	*x = AwaitLoadedRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[40]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2510,7 +2590,7 @@ func (x *AwaitLoadedRequest) String() string {
 func (*AwaitLoadedRequest) ProtoMessage() {}
 
 func (x *AwaitLoadedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[40]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2523,7 +2603,7 @@ func (x *AwaitLoadedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitLoadedRequest.ProtoReflect.Descriptor instead.
 func (*AwaitLoadedRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{40}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AwaitLoadedRequest) GetSite() string {
@@ -2548,7 +2628,7 @@ type AwaitLoadedResponse struct {
 
 func (x *AwaitLoadedResponse) Reset() {
 	*x = AwaitLoadedResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[41]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2560,7 +2640,7 @@ func (x *AwaitLoadedResponse) String() string {
 func (*AwaitLoadedResponse) ProtoMessage() {}
 
 func (x *AwaitLoadedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[41]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2573,7 +2653,7 @@ func (x *AwaitLoadedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitLoadedResponse.ProtoReflect.Descriptor instead.
 func (*AwaitLoadedResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{41}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{43}
 }
 
 type HasImagesRequest struct {
@@ -2585,7 +2665,7 @@ type HasImagesRequest struct {
 
 func (x *HasImagesRequest) Reset() {
 	*x = HasImagesRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[42]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +2677,7 @@ func (x *HasImagesRequest) String() string {
 func (*HasImagesRequest) ProtoMessage() {}
 
 func (x *HasImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[42]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +2690,7 @@ func (x *HasImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasImagesRequest.ProtoReflect.Descriptor instead.
 func (*HasImagesRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{42}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *HasImagesRequest) GetImages() []string {
@@ -2629,7 +2709,7 @@ type HasImagesResponse struct {
 
 func (x *HasImagesResponse) Reset() {
 	*x = HasImagesResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[43]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2641,7 +2721,7 @@ func (x *HasImagesResponse) String() string {
 func (*HasImagesResponse) ProtoMessage() {}
 
 func (x *HasImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[43]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2654,7 +2734,7 @@ func (x *HasImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasImagesResponse.ProtoReflect.Descriptor instead.
 func (*HasImagesResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{43}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *HasImagesResponse) GetPresent() []string {
@@ -2687,7 +2767,7 @@ type AdmitRequest struct {
 
 func (x *AdmitRequest) Reset() {
 	*x = AdmitRequest{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[44]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2699,7 +2779,7 @@ func (x *AdmitRequest) String() string {
 func (*AdmitRequest) ProtoMessage() {}
 
 func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[44]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2712,7 +2792,7 @@ func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitRequest.ProtoReflect.Descriptor instead.
 func (*AdmitRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{44}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AdmitRequest) GetTicket() string {
@@ -2817,7 +2897,7 @@ type AdmitResponse struct {
 
 func (x *AdmitResponse) Reset() {
 	*x = AdmitResponse{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[45]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2829,7 +2909,7 @@ func (x *AdmitResponse) String() string {
 func (*AdmitResponse) ProtoMessage() {}
 
 func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[45]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2842,7 +2922,7 @@ func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitResponse.ProtoReflect.Descriptor instead.
 func (*AdmitResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{45}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *AdmitResponse) GetFault() *Fault {
@@ -2914,7 +2994,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[46]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +3006,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[46]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +3019,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{46}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Member) GetMachineId() string {
@@ -3014,6 +3094,9 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"\x04info\x18\x03 \x01(\v2\x18.uncloud.v1.InfoResponseR\x04info\"\x0e\n" +
 	"\fResetRequest\"\x0f\n" +
 	"\rResetResponse\"\x12\n" +
+	"\x10AuthorityRequest\"%\n" +
+	"\x11AuthorityResponse\x12\x10\n" +
+	"\x03pem\x18\x01 \x01(\tR\x03pem\"\x12\n" +
 	"\x10WireGuardRequest\"\xa9\x01\n" +
 	"\x11WireGuardResponse\x12\x1c\n" +
 	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x1d\n" +
@@ -3212,13 +3295,14 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"\n" +
 	"public_key\x18\x03 \x01(\tR\tpublicKey\x12\x16\n" +
 	"\x06subnet\x18\x04 \x01(\tR\x06subnet\x12\x1c\n" +
-	"\tendpoints\x18\x05 \x03(\tR\tendpoints2\xe6\a\n" +
+	"\tendpoints\x18\x05 \x03(\tR\tendpoints2\xb0\b\n" +
 	"\x0eMachineService\x129\n" +
 	"\x04Info\x12\x17.uncloud.v1.InfoRequest\x1a\x18.uncloud.v1.InfoResponse\x129\n" +
 	"\x04Init\x12\x17.uncloud.v1.InitRequest\x1a\x18.uncloud.v1.InfoResponse\x12;\n" +
 	"\x04Join\x12\x17.uncloud.v1.JoinRequest\x1a\x18.uncloud.v1.JoinProgress0\x01\x12<\n" +
 	"\x05Reset\x12\x18.uncloud.v1.ResetRequest\x1a\x19.uncloud.v1.ResetResponse\x12H\n" +
-	"\tWireGuard\x12\x1c.uncloud.v1.WireGuardRequest\x1a\x1d.uncloud.v1.WireGuardResponse\x126\n" +
+	"\tWireGuard\x12\x1c.uncloud.v1.WireGuardRequest\x1a\x1d.uncloud.v1.WireGuardResponse\x12H\n" +
+	"\tAuthority\x12\x1c.uncloud.v1.AuthorityRequest\x1a\x1d.uncloud.v1.AuthorityResponse\x126\n" +
 	"\x04Logs\x12\x17.uncloud.v1.LogsRequest\x1a\x13.uncloud.v1.LogLine0\x01\x12=\n" +
 	"\x04Exec\x12\x17.uncloud.v1.ExecRequest\x1a\x18.uncloud.v1.ExecResponse(\x010\x01\x12K\n" +
 	"\n" +
@@ -3252,7 +3336,7 @@ func file_uncloud_v1_machine_proto_rawDescGZIP() []byte {
 	return file_uncloud_v1_machine_proto_rawDescData
 }
 
-var file_uncloud_v1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_uncloud_v1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_uncloud_v1_machine_proto_goTypes = []any{
 	(*InfoRequest)(nil),           // 0: uncloud.v1.InfoRequest
 	(*InfoResponse)(nil),          // 1: uncloud.v1.InfoResponse
@@ -3261,121 +3345,125 @@ var file_uncloud_v1_machine_proto_goTypes = []any{
 	(*JoinProgress)(nil),          // 4: uncloud.v1.JoinProgress
 	(*ResetRequest)(nil),          // 5: uncloud.v1.ResetRequest
 	(*ResetResponse)(nil),         // 6: uncloud.v1.ResetResponse
-	(*WireGuardRequest)(nil),      // 7: uncloud.v1.WireGuardRequest
-	(*WireGuardResponse)(nil),     // 8: uncloud.v1.WireGuardResponse
-	(*WireGuardPeer)(nil),         // 9: uncloud.v1.WireGuardPeer
-	(*LogsRequest)(nil),           // 10: uncloud.v1.LogsRequest
-	(*LogLine)(nil),               // 11: uncloud.v1.LogLine
-	(*ExecRequest)(nil),           // 12: uncloud.v1.ExecRequest
-	(*ExecStart)(nil),             // 13: uncloud.v1.ExecStart
-	(*TerminalSize)(nil),          // 14: uncloud.v1.TerminalSize
-	(*ExecResponse)(nil),          // 15: uncloud.v1.ExecResponse
-	(*ListImagesRequest)(nil),     // 16: uncloud.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),    // 17: uncloud.v1.ListImagesResponse
-	(*HasBlobsRequest)(nil),       // 18: uncloud.v1.HasBlobsRequest
-	(*HasBlobsResponse)(nil),      // 19: uncloud.v1.HasBlobsResponse
-	(*PushImageRequest)(nil),      // 20: uncloud.v1.PushImageRequest
-	(*PushImageStart)(nil),        // 21: uncloud.v1.PushImageStart
-	(*PushImageResponse)(nil),     // 22: uncloud.v1.PushImageResponse
-	(*StoreStatusRequest)(nil),    // 23: uncloud.v1.StoreStatusRequest
-	(*StoreStatusResponse)(nil),   // 24: uncloud.v1.StoreStatusResponse
-	(*SiteStatus)(nil),            // 25: uncloud.v1.SiteStatus
-	(*PeerStatus)(nil),            // 26: uncloud.v1.PeerStatus
-	(*CheckStoreRequest)(nil),     // 27: uncloud.v1.CheckStoreRequest
-	(*CheckStoreResponse)(nil),    // 28: uncloud.v1.CheckStoreResponse
-	(*StoreBackup)(nil),           // 29: uncloud.v1.StoreBackup
-	(*BackupStoreRequest)(nil),    // 30: uncloud.v1.BackupStoreRequest
-	(*BackupStoreResponse)(nil),   // 31: uncloud.v1.BackupStoreResponse
-	(*RestoreStoreRequest)(nil),   // 32: uncloud.v1.RestoreStoreRequest
-	(*RestoreStoreResponse)(nil),  // 33: uncloud.v1.RestoreStoreResponse
-	(*RunReplicaRequest)(nil),     // 34: uncloud.v1.RunReplicaRequest
-	(*RunReplicaResponse)(nil),    // 35: uncloud.v1.RunReplicaResponse
-	(*RetireReplicaRequest)(nil),  // 36: uncloud.v1.RetireReplicaRequest
-	(*RetireReplicaResponse)(nil), // 37: uncloud.v1.RetireReplicaResponse
-	(*RemoveVolumeRequest)(nil),   // 38: uncloud.v1.RemoveVolumeRequest
-	(*RemoveVolumeResponse)(nil),  // 39: uncloud.v1.RemoveVolumeResponse
-	(*AwaitLoadedRequest)(nil),    // 40: uncloud.v1.AwaitLoadedRequest
-	(*AwaitLoadedResponse)(nil),   // 41: uncloud.v1.AwaitLoadedResponse
-	(*HasImagesRequest)(nil),      // 42: uncloud.v1.HasImagesRequest
-	(*HasImagesResponse)(nil),     // 43: uncloud.v1.HasImagesResponse
-	(*AdmitRequest)(nil),          // 44: uncloud.v1.AdmitRequest
-	(*AdmitResponse)(nil),         // 45: uncloud.v1.AdmitResponse
-	(*Member)(nil),                // 46: uncloud.v1.Member
-	nil,                           // 47: uncloud.v1.JoinRequest.LabelsEntry
-	nil,                           // 48: uncloud.v1.ExecStart.EnvEntry
-	nil,                           // 49: uncloud.v1.AdmitRequest.LabelsEntry
-	(*HealthNote)(nil),            // 50: uncloud.v1.HealthNote
-	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
-	(*Image)(nil),                 // 52: uncloud.v1.Image
-	(*Fault)(nil),                 // 53: uncloud.v1.Fault
+	(*AuthorityRequest)(nil),      // 7: uncloud.v1.AuthorityRequest
+	(*AuthorityResponse)(nil),     // 8: uncloud.v1.AuthorityResponse
+	(*WireGuardRequest)(nil),      // 9: uncloud.v1.WireGuardRequest
+	(*WireGuardResponse)(nil),     // 10: uncloud.v1.WireGuardResponse
+	(*WireGuardPeer)(nil),         // 11: uncloud.v1.WireGuardPeer
+	(*LogsRequest)(nil),           // 12: uncloud.v1.LogsRequest
+	(*LogLine)(nil),               // 13: uncloud.v1.LogLine
+	(*ExecRequest)(nil),           // 14: uncloud.v1.ExecRequest
+	(*ExecStart)(nil),             // 15: uncloud.v1.ExecStart
+	(*TerminalSize)(nil),          // 16: uncloud.v1.TerminalSize
+	(*ExecResponse)(nil),          // 17: uncloud.v1.ExecResponse
+	(*ListImagesRequest)(nil),     // 18: uncloud.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),    // 19: uncloud.v1.ListImagesResponse
+	(*HasBlobsRequest)(nil),       // 20: uncloud.v1.HasBlobsRequest
+	(*HasBlobsResponse)(nil),      // 21: uncloud.v1.HasBlobsResponse
+	(*PushImageRequest)(nil),      // 22: uncloud.v1.PushImageRequest
+	(*PushImageStart)(nil),        // 23: uncloud.v1.PushImageStart
+	(*PushImageResponse)(nil),     // 24: uncloud.v1.PushImageResponse
+	(*StoreStatusRequest)(nil),    // 25: uncloud.v1.StoreStatusRequest
+	(*StoreStatusResponse)(nil),   // 26: uncloud.v1.StoreStatusResponse
+	(*SiteStatus)(nil),            // 27: uncloud.v1.SiteStatus
+	(*PeerStatus)(nil),            // 28: uncloud.v1.PeerStatus
+	(*CheckStoreRequest)(nil),     // 29: uncloud.v1.CheckStoreRequest
+	(*CheckStoreResponse)(nil),    // 30: uncloud.v1.CheckStoreResponse
+	(*StoreBackup)(nil),           // 31: uncloud.v1.StoreBackup
+	(*BackupStoreRequest)(nil),    // 32: uncloud.v1.BackupStoreRequest
+	(*BackupStoreResponse)(nil),   // 33: uncloud.v1.BackupStoreResponse
+	(*RestoreStoreRequest)(nil),   // 34: uncloud.v1.RestoreStoreRequest
+	(*RestoreStoreResponse)(nil),  // 35: uncloud.v1.RestoreStoreResponse
+	(*RunReplicaRequest)(nil),     // 36: uncloud.v1.RunReplicaRequest
+	(*RunReplicaResponse)(nil),    // 37: uncloud.v1.RunReplicaResponse
+	(*RetireReplicaRequest)(nil),  // 38: uncloud.v1.RetireReplicaRequest
+	(*RetireReplicaResponse)(nil), // 39: uncloud.v1.RetireReplicaResponse
+	(*RemoveVolumeRequest)(nil),   // 40: uncloud.v1.RemoveVolumeRequest
+	(*RemoveVolumeResponse)(nil),  // 41: uncloud.v1.RemoveVolumeResponse
+	(*AwaitLoadedRequest)(nil),    // 42: uncloud.v1.AwaitLoadedRequest
+	(*AwaitLoadedResponse)(nil),   // 43: uncloud.v1.AwaitLoadedResponse
+	(*HasImagesRequest)(nil),      // 44: uncloud.v1.HasImagesRequest
+	(*HasImagesResponse)(nil),     // 45: uncloud.v1.HasImagesResponse
+	(*AdmitRequest)(nil),          // 46: uncloud.v1.AdmitRequest
+	(*AdmitResponse)(nil),         // 47: uncloud.v1.AdmitResponse
+	(*Member)(nil),                // 48: uncloud.v1.Member
+	nil,                           // 49: uncloud.v1.JoinRequest.LabelsEntry
+	nil,                           // 50: uncloud.v1.ExecStart.EnvEntry
+	nil,                           // 51: uncloud.v1.AdmitRequest.LabelsEntry
+	(*HealthNote)(nil),            // 52: uncloud.v1.HealthNote
+	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
+	(*Image)(nil),                 // 54: uncloud.v1.Image
+	(*Fault)(nil),                 // 55: uncloud.v1.Fault
 }
 var file_uncloud_v1_machine_proto_depIdxs = []int32{
-	50, // 0: uncloud.v1.InfoResponse.health:type_name -> uncloud.v1.HealthNote
-	47, // 1: uncloud.v1.JoinRequest.labels:type_name -> uncloud.v1.JoinRequest.LabelsEntry
+	52, // 0: uncloud.v1.InfoResponse.health:type_name -> uncloud.v1.HealthNote
+	49, // 1: uncloud.v1.JoinRequest.labels:type_name -> uncloud.v1.JoinRequest.LabelsEntry
 	1,  // 2: uncloud.v1.JoinProgress.info:type_name -> uncloud.v1.InfoResponse
-	9,  // 3: uncloud.v1.WireGuardResponse.peers:type_name -> uncloud.v1.WireGuardPeer
-	51, // 4: uncloud.v1.WireGuardPeer.last_handshake:type_name -> google.protobuf.Timestamp
-	51, // 5: uncloud.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	51, // 6: uncloud.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	51, // 7: uncloud.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	13, // 8: uncloud.v1.ExecRequest.start:type_name -> uncloud.v1.ExecStart
-	14, // 9: uncloud.v1.ExecRequest.resize:type_name -> uncloud.v1.TerminalSize
-	48, // 10: uncloud.v1.ExecStart.env:type_name -> uncloud.v1.ExecStart.EnvEntry
-	14, // 11: uncloud.v1.ExecStart.size:type_name -> uncloud.v1.TerminalSize
-	52, // 12: uncloud.v1.ListImagesResponse.images:type_name -> uncloud.v1.Image
-	21, // 13: uncloud.v1.PushImageRequest.start:type_name -> uncloud.v1.PushImageStart
-	25, // 14: uncloud.v1.StoreStatusResponse.sites:type_name -> uncloud.v1.SiteStatus
-	26, // 15: uncloud.v1.StoreStatusResponse.peers:type_name -> uncloud.v1.PeerStatus
-	51, // 16: uncloud.v1.PeerStatus.last_sync:type_name -> google.protobuf.Timestamp
-	51, // 17: uncloud.v1.StoreBackup.created_at:type_name -> google.protobuf.Timestamp
-	29, // 18: uncloud.v1.BackupStoreResponse.backup:type_name -> uncloud.v1.StoreBackup
-	29, // 19: uncloud.v1.RestoreStoreRequest.backup:type_name -> uncloud.v1.StoreBackup
-	53, // 20: uncloud.v1.RunReplicaResponse.fault:type_name -> uncloud.v1.Fault
-	49, // 21: uncloud.v1.AdmitRequest.labels:type_name -> uncloud.v1.AdmitRequest.LabelsEntry
-	53, // 22: uncloud.v1.AdmitResponse.fault:type_name -> uncloud.v1.Fault
-	46, // 23: uncloud.v1.AdmitResponse.members:type_name -> uncloud.v1.Member
+	11, // 3: uncloud.v1.WireGuardResponse.peers:type_name -> uncloud.v1.WireGuardPeer
+	53, // 4: uncloud.v1.WireGuardPeer.last_handshake:type_name -> google.protobuf.Timestamp
+	53, // 5: uncloud.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	53, // 6: uncloud.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	53, // 7: uncloud.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	15, // 8: uncloud.v1.ExecRequest.start:type_name -> uncloud.v1.ExecStart
+	16, // 9: uncloud.v1.ExecRequest.resize:type_name -> uncloud.v1.TerminalSize
+	50, // 10: uncloud.v1.ExecStart.env:type_name -> uncloud.v1.ExecStart.EnvEntry
+	16, // 11: uncloud.v1.ExecStart.size:type_name -> uncloud.v1.TerminalSize
+	54, // 12: uncloud.v1.ListImagesResponse.images:type_name -> uncloud.v1.Image
+	23, // 13: uncloud.v1.PushImageRequest.start:type_name -> uncloud.v1.PushImageStart
+	27, // 14: uncloud.v1.StoreStatusResponse.sites:type_name -> uncloud.v1.SiteStatus
+	28, // 15: uncloud.v1.StoreStatusResponse.peers:type_name -> uncloud.v1.PeerStatus
+	53, // 16: uncloud.v1.PeerStatus.last_sync:type_name -> google.protobuf.Timestamp
+	53, // 17: uncloud.v1.StoreBackup.created_at:type_name -> google.protobuf.Timestamp
+	31, // 18: uncloud.v1.BackupStoreResponse.backup:type_name -> uncloud.v1.StoreBackup
+	31, // 19: uncloud.v1.RestoreStoreRequest.backup:type_name -> uncloud.v1.StoreBackup
+	55, // 20: uncloud.v1.RunReplicaResponse.fault:type_name -> uncloud.v1.Fault
+	51, // 21: uncloud.v1.AdmitRequest.labels:type_name -> uncloud.v1.AdmitRequest.LabelsEntry
+	55, // 22: uncloud.v1.AdmitResponse.fault:type_name -> uncloud.v1.Fault
+	48, // 23: uncloud.v1.AdmitResponse.members:type_name -> uncloud.v1.Member
 	0,  // 24: uncloud.v1.MachineService.Info:input_type -> uncloud.v1.InfoRequest
 	2,  // 25: uncloud.v1.MachineService.Init:input_type -> uncloud.v1.InitRequest
 	3,  // 26: uncloud.v1.MachineService.Join:input_type -> uncloud.v1.JoinRequest
 	5,  // 27: uncloud.v1.MachineService.Reset:input_type -> uncloud.v1.ResetRequest
-	7,  // 28: uncloud.v1.MachineService.WireGuard:input_type -> uncloud.v1.WireGuardRequest
-	10, // 29: uncloud.v1.MachineService.Logs:input_type -> uncloud.v1.LogsRequest
-	12, // 30: uncloud.v1.MachineService.Exec:input_type -> uncloud.v1.ExecRequest
-	16, // 31: uncloud.v1.MachineService.ListImages:input_type -> uncloud.v1.ListImagesRequest
-	18, // 32: uncloud.v1.MachineService.HasBlobs:input_type -> uncloud.v1.HasBlobsRequest
-	20, // 33: uncloud.v1.MachineService.PushImage:input_type -> uncloud.v1.PushImageRequest
-	23, // 34: uncloud.v1.MachineService.StoreStatus:input_type -> uncloud.v1.StoreStatusRequest
-	27, // 35: uncloud.v1.MachineService.CheckStore:input_type -> uncloud.v1.CheckStoreRequest
-	30, // 36: uncloud.v1.MachineService.BackupStore:input_type -> uncloud.v1.BackupStoreRequest
-	32, // 37: uncloud.v1.MachineService.RestoreStore:input_type -> uncloud.v1.RestoreStoreRequest
-	34, // 38: uncloud.v1.PeerService.RunReplica:input_type -> uncloud.v1.RunReplicaRequest
-	36, // 39: uncloud.v1.PeerService.RetireReplica:input_type -> uncloud.v1.RetireReplicaRequest
-	38, // 40: uncloud.v1.PeerService.RemoveVolume:input_type -> uncloud.v1.RemoveVolumeRequest
-	40, // 41: uncloud.v1.PeerService.AwaitLoaded:input_type -> uncloud.v1.AwaitLoadedRequest
-	42, // 42: uncloud.v1.PeerService.HasImages:input_type -> uncloud.v1.HasImagesRequest
-	44, // 43: uncloud.v1.JoinService.Admit:input_type -> uncloud.v1.AdmitRequest
-	1,  // 44: uncloud.v1.MachineService.Info:output_type -> uncloud.v1.InfoResponse
-	1,  // 45: uncloud.v1.MachineService.Init:output_type -> uncloud.v1.InfoResponse
-	4,  // 46: uncloud.v1.MachineService.Join:output_type -> uncloud.v1.JoinProgress
-	6,  // 47: uncloud.v1.MachineService.Reset:output_type -> uncloud.v1.ResetResponse
-	8,  // 48: uncloud.v1.MachineService.WireGuard:output_type -> uncloud.v1.WireGuardResponse
-	11, // 49: uncloud.v1.MachineService.Logs:output_type -> uncloud.v1.LogLine
-	15, // 50: uncloud.v1.MachineService.Exec:output_type -> uncloud.v1.ExecResponse
-	17, // 51: uncloud.v1.MachineService.ListImages:output_type -> uncloud.v1.ListImagesResponse
-	19, // 52: uncloud.v1.MachineService.HasBlobs:output_type -> uncloud.v1.HasBlobsResponse
-	22, // 53: uncloud.v1.MachineService.PushImage:output_type -> uncloud.v1.PushImageResponse
-	24, // 54: uncloud.v1.MachineService.StoreStatus:output_type -> uncloud.v1.StoreStatusResponse
-	28, // 55: uncloud.v1.MachineService.CheckStore:output_type -> uncloud.v1.CheckStoreResponse
-	31, // 56: uncloud.v1.MachineService.BackupStore:output_type -> uncloud.v1.BackupStoreResponse
-	33, // 57: uncloud.v1.MachineService.RestoreStore:output_type -> uncloud.v1.RestoreStoreResponse
-	35, // 58: uncloud.v1.PeerService.RunReplica:output_type -> uncloud.v1.RunReplicaResponse
-	37, // 59: uncloud.v1.PeerService.RetireReplica:output_type -> uncloud.v1.RetireReplicaResponse
-	39, // 60: uncloud.v1.PeerService.RemoveVolume:output_type -> uncloud.v1.RemoveVolumeResponse
-	41, // 61: uncloud.v1.PeerService.AwaitLoaded:output_type -> uncloud.v1.AwaitLoadedResponse
-	43, // 62: uncloud.v1.PeerService.HasImages:output_type -> uncloud.v1.HasImagesResponse
-	45, // 63: uncloud.v1.JoinService.Admit:output_type -> uncloud.v1.AdmitResponse
-	44, // [44:64] is the sub-list for method output_type
-	24, // [24:44] is the sub-list for method input_type
+	9,  // 28: uncloud.v1.MachineService.WireGuard:input_type -> uncloud.v1.WireGuardRequest
+	7,  // 29: uncloud.v1.MachineService.Authority:input_type -> uncloud.v1.AuthorityRequest
+	12, // 30: uncloud.v1.MachineService.Logs:input_type -> uncloud.v1.LogsRequest
+	14, // 31: uncloud.v1.MachineService.Exec:input_type -> uncloud.v1.ExecRequest
+	18, // 32: uncloud.v1.MachineService.ListImages:input_type -> uncloud.v1.ListImagesRequest
+	20, // 33: uncloud.v1.MachineService.HasBlobs:input_type -> uncloud.v1.HasBlobsRequest
+	22, // 34: uncloud.v1.MachineService.PushImage:input_type -> uncloud.v1.PushImageRequest
+	25, // 35: uncloud.v1.MachineService.StoreStatus:input_type -> uncloud.v1.StoreStatusRequest
+	29, // 36: uncloud.v1.MachineService.CheckStore:input_type -> uncloud.v1.CheckStoreRequest
+	32, // 37: uncloud.v1.MachineService.BackupStore:input_type -> uncloud.v1.BackupStoreRequest
+	34, // 38: uncloud.v1.MachineService.RestoreStore:input_type -> uncloud.v1.RestoreStoreRequest
+	36, // 39: uncloud.v1.PeerService.RunReplica:input_type -> uncloud.v1.RunReplicaRequest
+	38, // 40: uncloud.v1.PeerService.RetireReplica:input_type -> uncloud.v1.RetireReplicaRequest
+	40, // 41: uncloud.v1.PeerService.RemoveVolume:input_type -> uncloud.v1.RemoveVolumeRequest
+	42, // 42: uncloud.v1.PeerService.AwaitLoaded:input_type -> uncloud.v1.AwaitLoadedRequest
+	44, // 43: uncloud.v1.PeerService.HasImages:input_type -> uncloud.v1.HasImagesRequest
+	46, // 44: uncloud.v1.JoinService.Admit:input_type -> uncloud.v1.AdmitRequest
+	1,  // 45: uncloud.v1.MachineService.Info:output_type -> uncloud.v1.InfoResponse
+	1,  // 46: uncloud.v1.MachineService.Init:output_type -> uncloud.v1.InfoResponse
+	4,  // 47: uncloud.v1.MachineService.Join:output_type -> uncloud.v1.JoinProgress
+	6,  // 48: uncloud.v1.MachineService.Reset:output_type -> uncloud.v1.ResetResponse
+	10, // 49: uncloud.v1.MachineService.WireGuard:output_type -> uncloud.v1.WireGuardResponse
+	8,  // 50: uncloud.v1.MachineService.Authority:output_type -> uncloud.v1.AuthorityResponse
+	13, // 51: uncloud.v1.MachineService.Logs:output_type -> uncloud.v1.LogLine
+	17, // 52: uncloud.v1.MachineService.Exec:output_type -> uncloud.v1.ExecResponse
+	19, // 53: uncloud.v1.MachineService.ListImages:output_type -> uncloud.v1.ListImagesResponse
+	21, // 54: uncloud.v1.MachineService.HasBlobs:output_type -> uncloud.v1.HasBlobsResponse
+	24, // 55: uncloud.v1.MachineService.PushImage:output_type -> uncloud.v1.PushImageResponse
+	26, // 56: uncloud.v1.MachineService.StoreStatus:output_type -> uncloud.v1.StoreStatusResponse
+	30, // 57: uncloud.v1.MachineService.CheckStore:output_type -> uncloud.v1.CheckStoreResponse
+	33, // 58: uncloud.v1.MachineService.BackupStore:output_type -> uncloud.v1.BackupStoreResponse
+	35, // 59: uncloud.v1.MachineService.RestoreStore:output_type -> uncloud.v1.RestoreStoreResponse
+	37, // 60: uncloud.v1.PeerService.RunReplica:output_type -> uncloud.v1.RunReplicaResponse
+	39, // 61: uncloud.v1.PeerService.RetireReplica:output_type -> uncloud.v1.RetireReplicaResponse
+	41, // 62: uncloud.v1.PeerService.RemoveVolume:output_type -> uncloud.v1.RemoveVolumeResponse
+	43, // 63: uncloud.v1.PeerService.AwaitLoaded:output_type -> uncloud.v1.AwaitLoadedResponse
+	45, // 64: uncloud.v1.PeerService.HasImages:output_type -> uncloud.v1.HasImagesResponse
+	47, // 65: uncloud.v1.JoinService.Admit:output_type -> uncloud.v1.AdmitResponse
+	45, // [45:66] is the sub-list for method output_type
+	24, // [24:45] is the sub-list for method input_type
 	24, // [24:24] is the sub-list for extension type_name
 	24, // [24:24] is the sub-list for extension extendee
 	0,  // [0:24] is the sub-list for field type_name
@@ -3393,7 +3481,7 @@ func file_uncloud_v1_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_uncloud_v1_machine_proto_rawDesc), len(file_uncloud_v1_machine_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   50,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

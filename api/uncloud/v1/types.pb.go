@@ -38,8 +38,10 @@ type Machine struct {
 	Endpoints         []string          `protobuf:"bytes,8,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	Roles             []string          `protobuf:"bytes,9,rep,name=roles,proto3" json:"roles,omitempty"`
 	Labels            map[string]string `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Schedulable       bool              `protobuf:"varint,11,opt,name=schedulable,proto3" json:"schedulable,omitempty"`
-	Version           string            `protobuf:"bytes,12,opt,name=version,proto3" json:"version,omitempty"`
+	// Whether it takes new replicas: it is a worker, and is not giving its own
+	// away for an upgrade.
+	Schedulable bool   `protobuf:"varint,11,opt,name=schedulable,proto3" json:"schedulable,omitempty"`
+	Version     string `protobuf:"bytes,12,opt,name=version,proto3" json:"version,omitempty"`
 	// NixOS generation, such as "12 (booted)"; empty where the host is not NixOS.
 	Generation string                 `protobuf:"bytes,13,opt,name=generation,proto3" json:"generation,omitempty"`
 	Os         string                 `protobuf:"bytes,14,opt,name=os,proto3" json:"os,omitempty"`
@@ -228,9 +230,11 @@ func (x *Machine) GetSystem() string {
 
 // Something a machine or service suffers from, with a stable code.
 type HealthNote struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
-	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Code  string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	Text  string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// What to do about it, such as a command; empty where the text says all.
+	Hint          string `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -275,6 +279,13 @@ func (x *HealthNote) GetCode() string {
 func (x *HealthNote) GetText() string {
 	if x != nil {
 		return x.Text
+	}
+	return ""
+}
+
+func (x *HealthNote) GetHint() string {
+	if x != nil {
+		return x.Hint
 	}
 	return ""
 }
@@ -1250,11 +1261,12 @@ const file_uncloud_v1_types_proto_rawDesc = "" +
 	"\x06system\x18\x14 \x01(\tR\x06system\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"4\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"H\n" +
 	"\n" +
 	"HealthNote\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xfb\x03\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\"\xfb\x03\n" +
 	"\aService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x12\n" +

@@ -58,5 +58,6 @@ func (a *app) healthy(s *uncloudv1.Service) string {
 func (a *app) healthNotes(subject string, notes []*uncloudv1.HealthNote) {
 	for _, note := range notes {
 		a.ui.Warn("%s: %s (%s)", subject, note.GetText(), note.GetCode())
+		a.ui.Hint(note.GetHint())
 	}
 }

@@ -14,7 +14,7 @@ import (
 func newMachine(a *app) *cobra.Command {
 	return newGroup("machine", "Make a cluster, and look after its machines",
 		newMachineInit(a), newMachineTicket(a), newMachineLs(a), newMachineInspect(a),
-		newMachineRename(a), newMachineLabel(a), newMachineGenerations(a), newMachineUpgrade(a), newMachineRollback(a), newMachineRm(a))
+		newMachineRename(a), newMachineLabel(a), newMachineCA(a), newMachineGenerations(a), newMachineUpgrade(a), newMachineRollback(a), newMachineRm(a))
 }
 
 // machines are the members with these names or ids, or all of them for none.

@@ -112,6 +112,10 @@ func (m machine) WireGuard(_ context.Context, r *connect.Request[uncloudv1.WireG
 	return addressed(without[uncloudv1.WireGuardRequest](m.api.WireGuard), r)
 }
 
+func (m machine) Authority(_ context.Context, r *connect.Request[uncloudv1.AuthorityRequest]) (*connect.Response[uncloudv1.AuthorityResponse], error) {
+	return addressed(without[uncloudv1.AuthorityRequest](m.api.Authority), r)
+}
+
 func (m machine) StoreStatus(_ context.Context, r *connect.Request[uncloudv1.StoreStatusRequest]) (*connect.Response[uncloudv1.StoreStatusResponse], error) {
 	return addressed(without[uncloudv1.StoreStatusRequest](m.api.StoreStatus), r)
 }

@@ -51,6 +51,7 @@ type API struct {
 	Info        func(machine string) (*uncloudv1.InfoResponse, error)
 	Init        func(*uncloudv1.InitRequest) (*uncloudv1.InfoResponse, error)
 	WireGuard   func(machine string) (*uncloudv1.WireGuardResponse, error)
+	Authority   func(machine string) (*uncloudv1.AuthorityResponse, error)
 	StoreStatus func(machine string) (*uncloudv1.StoreStatusResponse, error)
 	CheckStore  func(machine string) (*uncloudv1.CheckStoreResponse, error)
 	BackupStore func(machine string, send func(*uncloudv1.BackupStoreResponse) error) error

@@ -68,6 +68,13 @@ func (u *UI) Warn(format string, args ...any) {
 	u.Err.Line("%s %s", u.Err.Warn("uc: warning:"), fmt.Sprintf(format, args...))
 }
 
+// Hint says what may be done about what was told before; nothing for an empty one.
+func (u *UI) Hint(hint string) {
+	if hint != "" {
+		u.Err.Line("%s %s", u.Err.Faint("uc: hint:"), hint)
+	}
+}
+
 // Fail tells why a command failed and what to do next. Errors that were joined
 // are told one by one, a hint that they share only once.
 func (u *UI) Fail(err error) {
@@ -75,9 +82,8 @@ func (u *UI) Fail(err error) {
 	for _, err := range parts(err) {
 		f := faults.Of(err)
 		u.Err.Line("%s %s", u.Err.Bad("uc: error:"), f.Sentence)
-		hint := cmp.Or(f.Hint, generalHint(f.Code))
-		if hint != "" && !hints[hint] {
-			u.Err.Line("%s %s", u.Err.Faint("uc: hint:"), hint)
+		if hint := cmp.Or(f.Hint, generalHint(f.Code)); !hints[hint] {
+			u.Hint(hint)
 			hints[hint] = true
 		}
 	}

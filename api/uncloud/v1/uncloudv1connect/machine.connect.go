@@ -48,6 +48,9 @@ const (
 	// MachineServiceWireGuardProcedure is the fully-qualified name of the MachineService's WireGuard
 	// RPC.
 	MachineServiceWireGuardProcedure = "/uncloud.v1.MachineService/WireGuard"
+	// MachineServiceAuthorityProcedure is the fully-qualified name of the MachineService's Authority
+	// RPC.
+	MachineServiceAuthorityProcedure = "/uncloud.v1.MachineService/Authority"
 	// MachineServiceLogsProcedure is the fully-qualified name of the MachineService's Logs RPC.
 	MachineServiceLogsProcedure = "/uncloud.v1.MachineService/Logs"
 	// MachineServiceExecProcedure is the fully-qualified name of the MachineService's Exec RPC.
@@ -99,6 +102,9 @@ type MachineServiceClient interface {
 	// Forgets the cluster: containers, network, identity and state. Volumes stay.
 	Reset(context.Context, *connect.Request[v1.ResetRequest]) (*connect.Response[v1.ResetResponse], error)
 	WireGuard(context.Context, *connect.Request[v1.WireGuardRequest]) (*connect.Response[v1.WireGuardResponse], error)
+	// The certificate of the authority that signs those names of this machine's
+	// ingress that no public authority certifies. Each machine has its own.
+	Authority(context.Context, *connect.Request[v1.AuthorityRequest]) (*connect.Response[v1.AuthorityResponse], error)
 	Logs(context.Context, *connect.Request[v1.LogsRequest]) (*connect.ServerStreamForClient[v1.LogLine], error)
 	Exec(context.Context) *connect.BidiStreamForClient[v1.ExecRequest, v1.ExecResponse]
 	ListImages(context.Context, *connect.Request[v1.ListImagesRequest]) (*connect.Response[v1.ListImagesResponse], error)
@@ -157,6 +163,12 @@ func NewMachineServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+MachineServiceWireGuardProcedure,
 			connect.WithSchema(machineServiceMethods.ByName("WireGuard")),
+			connect.WithClientOptions(opts...),
+		),
+		authority: connect.NewClient[v1.AuthorityRequest, v1.AuthorityResponse](
+			httpClient,
+			baseURL+MachineServiceAuthorityProcedure,
+			connect.WithSchema(machineServiceMethods.ByName("Authority")),
 			connect.WithClientOptions(opts...),
 		),
 		logs: connect.NewClient[v1.LogsRequest, v1.LogLine](
@@ -223,6 +235,7 @@ type machineServiceClient struct {
 	join         *connect.Client[v1.JoinRequest, v1.JoinProgress]
 	reset        *connect.Client[v1.ResetRequest, v1.ResetResponse]
 	wireGuard    *connect.Client[v1.WireGuardRequest, v1.WireGuardResponse]
+	authority    *connect.Client[v1.AuthorityRequest, v1.AuthorityResponse]
 	logs         *connect.Client[v1.LogsRequest, v1.LogLine]
 	exec         *connect.Client[v1.ExecRequest, v1.ExecResponse]
 	listImages   *connect.Client[v1.ListImagesRequest, v1.ListImagesResponse]
@@ -257,6 +270,11 @@ func (c *machineServiceClient) Reset(ctx context.Context, req *connect.Request[v
 // WireGuard calls uncloud.v1.MachineService.WireGuard.
 func (c *machineServiceClient) WireGuard(ctx context.Context, req *connect.Request[v1.WireGuardRequest]) (*connect.Response[v1.WireGuardResponse], error) {
 	return c.wireGuard.CallUnary(ctx, req)
+}
+
+// Authority calls uncloud.v1.MachineService.Authority.
+func (c *machineServiceClient) Authority(ctx context.Context, req *connect.Request[v1.AuthorityRequest]) (*connect.Response[v1.AuthorityResponse], error) {
+	return c.authority.CallUnary(ctx, req)
 }
 
 // Logs calls uncloud.v1.MachineService.Logs.
@@ -315,6 +333,9 @@ type MachineServiceHandler interface {
 	// Forgets the cluster: containers, network, identity and state. Volumes stay.
 	Reset(context.Context, *connect.Request[v1.ResetRequest]) (*connect.Response[v1.ResetResponse], error)
 	WireGuard(context.Context, *connect.Request[v1.WireGuardRequest]) (*connect.Response[v1.WireGuardResponse], error)
+	// The certificate of the authority that signs those names of this machine's
+	// ingress that no public authority certifies. Each machine has its own.
+	Authority(context.Context, *connect.Request[v1.AuthorityRequest]) (*connect.Response[v1.AuthorityResponse], error)
 	Logs(context.Context, *connect.Request[v1.LogsRequest], *connect.ServerStream[v1.LogLine]) error
 	Exec(context.Context, *connect.BidiStream[v1.ExecRequest, v1.ExecResponse]) error
 	ListImages(context.Context, *connect.Request[v1.ListImagesRequest]) (*connect.Response[v1.ListImagesResponse], error)
@@ -369,6 +390,12 @@ func NewMachineServiceHandler(svc MachineServiceHandler, opts ...connect.Handler
 		MachineServiceWireGuardProcedure,
 		svc.WireGuard,
 		connect.WithSchema(machineServiceMethods.ByName("WireGuard")),
+		connect.WithHandlerOptions(opts...),
+	)
+	machineServiceAuthorityHandler := connect.NewUnaryHandler(
+		MachineServiceAuthorityProcedure,
+		svc.Authority,
+		connect.WithSchema(machineServiceMethods.ByName("Authority")),
 		connect.WithHandlerOptions(opts...),
 	)
 	machineServiceLogsHandler := connect.NewServerStreamHandler(
@@ -437,6 +464,8 @@ func NewMachineServiceHandler(svc MachineServiceHandler, opts ...connect.Handler
 			machineServiceResetHandler.ServeHTTP(w, r)
 		case MachineServiceWireGuardProcedure:
 			machineServiceWireGuardHandler.ServeHTTP(w, r)
+		case MachineServiceAuthorityProcedure:
+			machineServiceAuthorityHandler.ServeHTTP(w, r)
 		case MachineServiceLogsProcedure:
 			machineServiceLogsHandler.ServeHTTP(w, r)
 		case MachineServiceExecProcedure:
@@ -482,6 +511,10 @@ func (UnimplementedMachineServiceHandler) Reset(context.Context, *connect.Reques
 
 func (UnimplementedMachineServiceHandler) WireGuard(context.Context, *connect.Request[v1.WireGuardRequest]) (*connect.Response[v1.WireGuardResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.MachineService.WireGuard is not implemented"))
+}
+
+func (UnimplementedMachineServiceHandler) Authority(context.Context, *connect.Request[v1.AuthorityRequest]) (*connect.Response[v1.AuthorityResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.MachineService.Authority is not implemented"))
 }
 
 func (UnimplementedMachineServiceHandler) Logs(context.Context, *connect.Request[v1.LogsRequest], *connect.ServerStream[v1.LogLine]) error {
