@@ -40,6 +40,9 @@ type sample struct {
 	anon    int64         // bytes of pss that are not pages of files
 	cpu     time.Duration // user and system
 	written int64         // bytes that it sent to a disk
+	engine  int           // process of Podman's service
+	podman  int64         // bytes that it sent to a disk
+	logged  int           // lines in the journal of either
 	changed time.Time     // of the newest file in its state directory
 }
 
@@ -115,12 +118,16 @@ func judge(m *lab.Machine, before, after sample) []string {
 	span := after.at.Sub(before.at)
 	core := (after.cpu - before.cpu).Seconds() / span.Seconds()
 	disk := after.written - before.written
+	podman, logged := after.podman-before.podman, after.logged-before.logged
+	if after.engine != before.engine {
+		podman = after.podman
+	}
 	touched := after.changed.After(before.at)
-	fmt.Printf("%s: PSS %.1f MB (%.1f MB its own data, the rest pages of its program), CPU %.2f %% of a core, %d bytes written in %s, state files touched: %v\n",
-		m.Name, float64(after.pss)/1e6, float64(after.anon)/1e6, 100*core, disk, span.Round(time.Second), touched)
+	fmt.Printf("%s: PSS %.1f MB (%.1f MB its own data, the rest pages of its program), CPU %.2f %% of a core, %d bytes written in %s, state files touched: %v; %d bytes written by Podman, %d lines logged\n",
+		m.Name, float64(after.pss)/1e6, float64(after.anon)/1e6, 100*core, disk, span.Round(time.Second), touched, podman, logged)
 	var over []string
 	for what, is := range map[string]bool{
-		"memory": after.pss > boundMemory, "CPU": core > boundCPU, "disk": disk > boundDisk || touched,
+		"memory": after.pss > boundMemory, "CPU": core > boundCPU, "disk": disk+podman > boundDisk || touched, "journal": logged > 0,
 	} {
 		if is {
 			over = append(over, m.Name+" "+what)
@@ -139,13 +146,25 @@ func rest(ctx context.Context, d time.Duration) error {
 }
 
 // look reads an agent's figures from /proc, on the host: looking from inside
-// would be work of the machine.
+// would be work of the machine. Podman's service is what the agent keeps busy.
 func look(ctx context.Context, m *lab.Machine) (sample, error) {
-	pid, err := agentPID(ctx, m)
+	pid, err := pidOf(ctx, m, "uncloud")
 	if err != nil {
 		return sample{}, fmt.Errorf("agent of %s: %w", m.Name, err)
 	}
-	s := sample{at: time.Now()}
+	engine, err := pidOf(ctx, m, "podman")
+	if err != nil {
+		return sample{}, fmt.Errorf("podman of %s: %w", m.Name, err)
+	}
+	s := sample{at: time.Now(), engine: engine}
+	if s.podman, err = field(engine, "io", "write_bytes:"); err != nil {
+		return s, err
+	}
+	journal, err := m.Output(ctx, "journalctl", "-q", "-o", "cat", "-u", "uncloud", "-u", "podman")
+	if err != nil {
+		return s, err
+	}
+	s.logged = strings.Count(journal, "\n")
 	if s.pss, err = field(pid, "smaps_rollup", "Pss:"); err != nil {
 		return s, err
 	}
@@ -163,10 +182,10 @@ func look(ctx context.Context, m *lab.Machine) (sample, error) {
 	return s, err
 }
 
-// agentPID finds the agent as the host numbers it. In the machine it has
+// pidOf finds the main process of a unit as the host numbers it. In the machine it has
 // another number, the last one of its NSpid.
-func agentPID(ctx context.Context, m *lab.Machine) (int, error) {
-	out, err := m.Output(ctx, "systemctl", "show", "-P", "MainPID", "uncloud")
+func pidOf(ctx context.Context, m *lab.Machine, unit string) (int, error) {
+	out, err := m.Output(ctx, "systemctl", "show", "-P", "MainPID", unit)
 	if err != nil {
 		return 0, err
 	}

@@ -68,7 +68,7 @@ func TestFromOutsideOnlyWireGuardAndIngressAnswer(t *testing.T) {
 	if !slices.Equal(open, expected) {
 		t.Errorf("from outside %v answer, want %v", open, expected)
 	}
-	c.echoes(c.M(1))
+	c.echoes(c.M(1), underlay, members[0].GetAddress())
 	for _, address := range []string{underlay + ":53", underlay + ":51001", members[0].GetAddress() + ":51001", members[0].GetAddress() + ":53"} {
 		if c.answersUDP(c.Outside(), address) {
 			t.Errorf("from outside UDP %s answers", address)
@@ -83,22 +83,25 @@ func TestFromOutsideOnlyWireGuardAndIngressAnswer(t *testing.T) {
 // echoes answers all that comes by UDP to gossip's port, on those addresses of
 // a machine where gossip does not listen. Gossip itself says nothing to
 // strangers, so that nothing comes back would show nothing.
-func (c *cluster) echoes(m *lab.Machine) {
+func (c *cluster) echoes(m *lab.Machine, addresses ...string) {
 	c.t.Helper()
-	conn, err := m.ListenPacket(c.t.Context(), "udp4", "0.0.0.0:51001")
-	try(c.t, err)
-	c.t.Cleanup(func() { conn.Close() })
-	go func() {
-		for b := make([]byte, 512); ; {
-			n, from, err := conn.ReadFrom(b)
-			if err != nil {
-				return
+	for _, address := range addresses {
+		address = net.JoinHostPort(address, "51001")
+		conn, err := m.ListenPacket(c.t.Context(), "udp4", address)
+		try(c.t, err)
+		c.t.Cleanup(func() { conn.Close() })
+		go func() {
+			for b := make([]byte, 512); ; {
+				n, from, err := conn.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				_, _ = conn.WriteTo(b[:n], from)
 			}
-			_, _ = conn.WriteTo(b[:n], from)
+		}()
+		if !c.answersUDP(m, address) {
+			c.t.Fatalf("%s itself gets no answer by UDP from %s", m.Name, address)
 		}
-	}()
-	if !c.answersUDP(m, "127.0.0.1:51001") {
-		c.t.Fatalf("%s itself gets no answer by UDP", m.Name)
 	}
 }
 
@@ -161,7 +164,7 @@ func TestFromAContainerNoAgentPortAnswers(t *testing.T) {
 		for _, port := range agentPorts {
 			ask = append(ask, net.JoinHostPort(m.Address().String(), port))
 		}
-		c.echoes(m)
+		c.echoes(m, m.Address().String(), members[slices.IndexFunc(members, func(o *uncloudv1.Machine) bool { return o.GetName() == m.Name })].GetAddress())
 	}
 	for _, tcp := range slices.Clone(ask) {
 		ask = append(ask, "udp "+tcp)
@@ -206,7 +209,7 @@ func TestAFirewallInTheWayIsNamed(t *testing.T) {
 	})
 	// A careful owner's rules, who forgot the mesh.
 	_, err := m.Shell(ctx, `nft 'table inet house { chain input { type filter hook input priority 0; policy drop;
-		ct state established,related accept; iifname { "lo", "uncloud", "uncloud0" } accept; meta l4proto { icmp, ipv6-icmp } accept; tcp dport 22 accept; }; }'`)
+		ct state established,related accept; iifname { "lo", "uncloud", "uncloud0" } accept; tcp dport 22 accept; }; }'`)
 	try(t, err)
 	eventually(t, long, "the chain that drops is named", said(true))
 	got, err := notes(ctx)
