@@ -194,10 +194,11 @@ func TestAFirewallInTheWayIsNamed(t *testing.T) {
 	}
 	said := func(want bool) func(context.Context) error {
 		return func(ctx context.Context) error {
-			if got, err := notes(ctx); err != nil || (len(got) > 0) != want {
-				return fmt.Errorf("m3 suffers from %v, %v", got, err)
+			got, err := notes(ctx)
+			if err == nil && (len(got) > 0) != want {
+				err = fmt.Errorf("m3 suffers from %v", got)
 			}
-			return nil
+			return err
 		}
 	}
 	eventually(t, long, "no firewall is in the way at first", said(false))
