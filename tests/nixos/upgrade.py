@@ -26,7 +26,7 @@ def serves():
 
 def runs(release, generation):
     """two runs a release, would boot it again, and the cluster says which generation it is."""
-    two.wait_until_succeeds(f"grep -q '\"release\":\"{release}\"' /etc/uncloud/config.json", timeout=240)
+    two.wait_until_succeeds(f"jq -e '.labels.release == \"{release}\"' /etc/uncloud/config.json", timeout=240)
     link = two.succeed("readlink /nix/var/nix/profiles/system").strip()
     t.assertEqual(f"system-{generation}-link", link)
     t.assertEqual(
