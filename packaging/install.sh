@@ -22,4 +22,4 @@ systemctl daemon-reload
 systemctl --quiet enable podman.socket uncloud.service uncloud-names.service
 systemctl start podman.socket
 systemctl try-restart podman.service # containers stay
-systemctl restart uncloud.service # containers and tunnels stay
+systemctl restart uncloud.service uncloud-names.service # containers and tunnels stay
