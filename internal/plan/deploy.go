@@ -86,6 +86,7 @@ func (d *deployment) prune() {
 		for _, r := range d.now.ReplicasOf(svc.ID) {
 			delete(d.State.Replicas, r.ID)
 		}
+		d.warnOfUpgrades(p, machineNames(d.now.MachineNames()))
 	}
 }
 
@@ -290,22 +291,37 @@ func (d *deployment) warn(p ServicePlan) {
 	}
 }
 
-// warnOfUpgrades names the machines of a service that change their generation:
-// they may be away for a while, and come back with another system.
+// warnOfUpgrades names the machines that change their generation while the
+// service has replicas there, gets or loses some: they may be away for a while,
+// and come back with another system.
 func (d *deployment) warnOfUpgrades(p ServicePlan, names machineNames) {
-	moving := map[string]spec.Turn{}
-	for _, r := range d.State.ReplicasOf(p.After.ID) {
-		if t, ok := d.now.Turns[r.Machine]; ok && !t.Stage.Ended() {
-			moving[names.of(r.Machine)] = t
-		}
+	service, had, has := p.ID(), map[string]bool{}, map[string]bool{}
+	for _, r := range d.now.ReplicasOf(service) {
+		had[r.Machine] = true
 	}
-	for _, name := range sortedKeys(moving) {
-		t := moving[name]
-		to := ""
+	for _, r := range d.State.ReplicasOf(service) {
+		has[r.Machine] = true
+	}
+	moving := map[string]string{}
+	for machine, t := range d.now.Turns {
+		if t.Stage.Ended() || !had[machine] && !has[machine] {
+			continue
+		}
+		to, verb := "", "has"
 		if t.To != "" {
 			to = " to " + t.To
 		}
-		d.plan.Warnings = append(d.plan.Warnings, fmt.Sprintf("%s is being upgraded%s (%s), and has replicas of %s", name, to, t.Stage, p.Name()))
+		switch {
+		case !had[machine]:
+			verb = "gets"
+		case !has[machine]:
+			verb = "loses"
+		}
+		name := names.of(machine)
+		moving[name] = fmt.Sprintf("%s is being upgraded%s (%s), and %s replicas of %s", name, to, t.Stage, verb, p.Name())
+	}
+	for _, name := range sortedKeys(moving) {
+		d.plan.Warnings = append(d.plan.Warnings, moving[name])
 	}
 }
 

@@ -362,3 +362,28 @@ func TestDeployWarns(t *testing.T) {
 		t.Error(p.Warnings, err)
 	}
 }
+
+// Also where a service comes to a machine in its turn, and where it leaves one.
+func TestDeployWarnsOfUpgradesWhereReplicasComeAndGo(t *testing.T) {
+	b := newBench(t)
+	b.State.Turns = map[string]spec.Turn{"m1": {Machine: "m1", Stage: spec.TurnStaging}, "m3": {Machine: "m3", Stage: spec.TurnFailed}}
+	everywhere := named("web", func(sp *spec.ServiceSpec) { sp.Mode, sp.Replicas = spec.Global, 0 })
+	onlyTwo := named("web", func(sp *spec.ServiceSpec) { sp.Mode, sp.Replicas, sp.Placement.Machines = spec.Global, 0, []string{"m2"} })
+	warns := func(in Input, verb string) {
+		t.Helper()
+		want := []string{"m1 is being upgraded (staging), and " + verb + " replicas of shop/web"}
+		if verb == "" {
+			want = nil
+		}
+		if p, err := Deploy(in); err != nil || !slices.Equal(p.Warnings, want) {
+			t.Errorf("%s: %q %v", verb, p.Warnings, err)
+		}
+	}
+	warns(b.input(everywhere), "gets")
+	warns(b.input(onlyTwo), "")
+	b.done(everywhere)
+	warns(b.input(onlyTwo), "loses")
+	pruned := b.input()
+	pruned.Prune = true
+	warns(pruned, "loses")
+}
