@@ -368,7 +368,9 @@ func TestDeployWarnsOfUpgradesWhereReplicasComeAndGo(t *testing.T) {
 	b := newBench(t)
 	b.State.Turns = map[string]spec.Turn{"m1": {Machine: "m1", Stage: spec.TurnStaging}, "m3": {Machine: "m3", Stage: spec.TurnFailed}}
 	everywhere := named("web", func(sp *spec.ServiceSpec) { sp.Mode, sp.Replicas = spec.Global, 0 })
-	onlyTwo := named("web", func(sp *spec.ServiceSpec) { sp.Mode, sp.Replicas, sp.Placement.Machines = spec.Global, 0, []string{"m2"} })
+	onlyTwo := named("web", func(sp *spec.ServiceSpec) {
+		sp.Mode, sp.Replicas, sp.Placement.Machines = spec.Global, 0, []string{"m2"}
+	})
 	warns := func(in Input, verb string) {
 		t.Helper()
 		want := []string{"m1 is being upgraded (staging), and " + verb + " replicas of shop/web"}
