@@ -31,6 +31,9 @@ type Upgrade struct {
 	System     string `col:"system"`
 	Generation int    `col:"generation"`
 	Rollback   bool   `col:"rollback"`
+	// Locked is, by the reference of a flake, what it was when the first of the
+	// machines read it: those after it go to that, and to nothing pushed since.
+	Locked map[string]string `col:"locked"`
 
 	Restart bool `col:"restart"` // boot it, instead of switching to it
 	Drain   bool `col:"drain"`   // move replicas away before

@@ -63,6 +63,9 @@ type Attempt struct {
 	Within  time.Duration `json:"within"`
 	Step    Step          `json:"step"`
 
+	// Locked is the flake as it was when the system was built; see Machine.Lock.
+	Locked string `json:"locked,omitempty"`
+
 	New string `json:"new,omitempty"` // the system
 	// Former is what ran before, and Default the generation of the profile then.
 	Former  string     `json:"former,omitempty"`

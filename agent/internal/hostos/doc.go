@@ -26,8 +26,9 @@
 //	staging    the system is built or fetched, within a bound, and looked at;
 //	           nothing changes
 //	staged     waits for the order to go on: the agent moves replicas away first
-//	trying     "switch-to-configuration test": the system runs, but it is not
-//	           the default, so a machine that loses power comes back as it was
+//	trying     "switch-to-configuration test", within the time for a
+//	           confirmation: the system runs, but it is not the default, so a
+//	           machine that loses power comes back as it was
 //	arming     with a restart instead: the system becomes the default
 //	restarting and the machine restarts
 //	watching   the new system runs and waits to be confirmed, within a time
@@ -71,8 +72,10 @@
 // Either may fail with any exit code; the last lines that it writes to standard
 // output or error are shown to people. Other programs, found in PATH:
 //
-//	nix --extra-experimental-features "nix-command flakes" build --out-link
-//	    /var/lib/uncloud-host/staged --print-out-paths
+//	nix --extra-experimental-features "nix-command flakes" flake metadata
+//	    --refresh --json FLAKE
+//	nix --extra-experimental-features "nix-command flakes" build --refresh
+//	    --out-link /var/lib/uncloud-host/staged --print-out-paths
 //	    FLAKE#nixosConfigurations."NAME".config.system.build.toplevel
 //	nix-store --realise PATH --add-root /var/lib/uncloud-host/staged
 //	nix-env --profile /nix/var/nix/profiles/system --set SYSTEM

@@ -1,6 +1,7 @@
 package hostos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,13 +14,17 @@ import (
 // Machine is the operating system of this machine. Every call may be repeated.
 type Machine interface {
 	Seen(ctx context.Context) (Seen, error)
+	// Lock is a reference of a flake with what it is now in it, so that every
+	// machine which builds it builds the same; empty where there is no such thing.
+	Lock(ctx context.Context, flake string) (locked string, err error)
 	// Stage builds or fetches a system, keeps it from the garbage collector,
 	// and returns its store path. A system that the machine could not come back
 	// from is refused.
 	Stage(ctx context.Context, t Target) (system string, err error)
 	// Release lets the garbage collector have what Stage kept.
 	Release(ctx context.Context) error
-	// Try runs a system now. It does not become the default.
+	// Try runs a system now. It does not become the default. Where it is broken
+	// off, anything between the two systems may run.
 	Try(ctx context.Context, system string) error
 	// MakeDefault makes a system what the machine boots, as this generation of
 	// the profile, or as a new one for number 0.
@@ -213,9 +218,9 @@ func (h *Host) do(ctx context.Context, a Attempt, act Action) error {
 	var err error
 	switch act {
 	case Stage:
-		system, err = h.stage(ctx, a)
+		a, system, err = h.stage(ctx, a)
 	case Try:
-		err = h.Machine.Try(whole, a.New)
+		err = h.try(whole, a)
 	case MakeDefault:
 		err = h.Machine.MakeDefault(whole, Generation{Number: a.Target.Generation, System: a.New})
 	case Return:
@@ -237,23 +242,52 @@ func (h *Host) do(ctx context.Context, a Attempt, act Action) error {
 }
 
 // stage is broken off when the order is to give up, and when it takes too long.
-func (h *Host) stage(ctx context.Context, a Attempt) (string, error) {
+func (h *Host) stage(ctx context.Context, a Attempt) (_ Attempt, system string, err error) {
+	err = h.bounded(ctx, a.ID, h.StageWithin, tooLong(h.StageWithin), func(ctx context.Context) (err error) {
+		target := a.Target
+		if target.Flake != "" {
+			if a.Locked, err = h.Machine.Lock(ctx, target.Flake); err != nil {
+				return err
+			}
+			target.Flake = cmp.Or(a.Locked, target.Flake)
+		}
+		system, err = h.Machine.Stage(ctx, target)
+		return err
+	})
+	return a, system, err
+}
+
+// leastSwitch is how long a switch may take at least. Whoever gives the others a
+// short time to confirm a system means their answers.
+const leastSwitch = 5 * time.Minute
+
+// try is broken off when the order is to give up, and when the switch takes
+// longer than a system may take to be confirmed: a unit that never ends starting
+// keeps it for ever. What a switch was broken off in, the way back mends.
+func (h *Host) try(ctx context.Context, a Attempt) error {
+	within := max(a.Within, leastSwitch)
+	return h.bounded(ctx, a.ID, within, neverEnds(a.New, within), func(ctx context.Context) error { return h.Machine.Try(ctx, a.New) })
+}
+
+// bounded does what is broken off when it takes longer than within, with an
+// error for that, and when the attempt is ordered to give up.
+func (h *Host) bounded(ctx context.Context, id string, within time.Duration, late error, do func(context.Context) error) error {
 	var watchers sync.WaitGroup
 	defer watchers.Wait()
-	ctx, stop := context.WithTimeoutCause(ctx, h.StageWithin, tooLong(h.StageWithin))
+	ctx, stop := context.WithTimeoutCause(ctx, within, late)
 	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	wake := make(chan struct{}, 1)
 	watchers.Go(func() {
-		_ = h.files.watch(ctx, wake) // without it a build cannot be broken off, and ends by itself
+		_ = h.files.watch(ctx, wake) // without it only the time breaks it off
 	})
-	watchers.Go(func() { h.awaitStop(ctx, a.ID, wake, cancel) })
-	system, err := h.Machine.Stage(ctx, a.Target)
+	watchers.Go(func() { h.awaitStop(ctx, id, wake, cancel) })
+	err := do(ctx)
 	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
+		return &programError{sentence: context.Cause(ctx).Error(), lines: linesOf(err)}
 	}
-	return system, err
+	return err
 }
 
 // awaitStop cancels with the reason when an attempt is ordered to give up.
@@ -275,6 +309,11 @@ func tooLong(within time.Duration) error {
 		"see journalctl -u uncloud-host for what took so long, or build it elsewhere", short(within))
 }
 
+func neverEnds(system string, within time.Duration) error {
+	return fmt.Errorf("the switch to %s did not end within %s: a unit of it may never end starting; see systemctl list-jobs, and journalctl -u uncloud-host",
+		Name(system), short(within))
+}
+
 // giveBack makes the former generation the default again and runs the former
 // system. Each part is tried, whatever becomes of the other.
 func (h *Host) giveBack(ctx context.Context, a Attempt) error {
@@ -288,9 +327,22 @@ func (h *Host) giveBack(ctx context.Context, a Attempt) error {
 	}
 	bootedNew := a.Restart && s.Booted == a.New && !a.WentBack
 	if s.Current != a.Former && !bootedNew && !a.ByHand {
-		errs = append(errs, h.Machine.Try(ctx, a.Former))
+		errs = append(errs, h.tryFormer(ctx, a))
 	}
 	return errors.Join(errs...)
+}
+
+// tryFormer is bounded as well: a restart is left then. The order to give up,
+// which may be why it returns, does not break it off.
+func (h *Host) tryFormer(ctx context.Context, a Attempt) error {
+	within := max(a.Within, leastSwitch)
+	ctx, stop := context.WithTimeoutCause(ctx, within, neverEnds(a.Former, within))
+	defer stop()
+	err := h.Machine.Try(ctx, a.Former)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // restart returns only when there was none.

@@ -174,6 +174,13 @@ func (n NixOS) run(ctx context.Context, failure, program string, args ...string)
 
 // output is run, and returns the last line of standard output.
 func (n NixOS) output(ctx context.Context, failure, program string, args ...string) (string, error) {
+	out := &lastLines{most: 1}
+	err := n.into(ctx, io.MultiWriter(out, n.Output), failure, program, args...)
+	return strings.Join(out.lines(), ""), err
+}
+
+// into is run with another place for standard output.
+func (n NixOS) into(ctx context.Context, out io.Writer, failure, program string, args ...string) error {
 	cmd := exec.CommandContext(ctx, program, args...)
 	if os.Getenv("HOME") == "" {
 		cmd.Env = append(os.Environ(), "HOME=/root") // where Nix keeps what it has fetched
@@ -182,23 +189,23 @@ func (n NixOS) output(ctx context.Context, failure, program string, args ...stri
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
 	cmd.WaitDelay = cmp.Or(n.grace, 10*time.Second)
-	out, all := &lastLines{most: 1}, &lastLines{most: keptLines}
-	cmd.Stdout = io.MultiWriter(out, all, n.Output)
+	all := &lastLines{most: keptLines}
+	cmd.Stdout = io.MultiWriter(all, out)
 	cmd.Stderr = io.MultiWriter(all, n.Output)
 	err := cmd.Run()
 	last := all.lines()
 	switch {
 	case err == nil, errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil: // what it left running is not its failure
-		return strings.Join(out.lines(), ""), nil
+		return nil
 	case ctx.Err() != nil:
 		if cmd.Process != nil {
 			_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) // who did not listen; mostly nobody is left
 		}
-		return "", ctx.Err()
+		return &programError{failure + ": " + ctx.Err().Error(), last}
 	case len(last) > 0:
-		return "", &programError{failure + ": " + strings.TrimSpace(last[len(last)-1]), last}
+		return &programError{failure + ": " + strings.TrimSpace(last[len(last)-1]), last}
 	}
-	return "", &programError{sentence: failure + ": " + err.Error()}
+	return &programError{sentence: failure + ": " + err.Error()}
 }
 
 // keptLines of a program that failed are shown to people.

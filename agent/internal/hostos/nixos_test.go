@@ -1,11 +1,14 @@
 package hostos
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,7 +36,10 @@ func newDouble(t *testing.T) *double {
 	--switch-generation) [ -L "$p-$4-link" ] && ln -sfn "system-$4-link" "$p";;
 	esac`)
 	d.program("nix-store", `[ -d "$ROOT$2" ] || { echo "error: path '$2' is not valid" >&2; exit 1; }; ln -sfn "$2" "$4"`)
-	d.program("nix", `echo "building $7" >&2; case $7 in good*) ln -sfn /nix/store/bbb-nixos-2 "$5"; echo /nix/store/bbb-nixos-2;; *) echo "error: attribute 'missing'" >&2; exit 1;; esac`)
+	d.program("nix", `case $3 in
+	flake) echo '{"url":"path:/somewhere"}';;
+	build) echo "building $8" >&2; case $8 in good*) ln -sfn /nix/store/bbb-nixos-2 "$6"; echo /nix/store/bbb-nixos-2;; *) echo "error: attribute 'missing'" >&2; exit 1;; esac;;
+	esac`)
 	t.Setenv("PATH", filepath.Join(d.root, "bin")+":"+os.Getenv("PATH"))
 	t.Setenv("ROOT", d.root)
 	d.system("aaa-nixos-1", "")
@@ -162,7 +168,7 @@ func TestFailuresSayWhatTheProgramSaid(t *testing.T) {
 		want   string
 		calls  int
 	}{
-		"a flake that does not build": {Target{Flake: "bad", Name: "pi"}, "", `bad#nixosConfigurations."pi".config.system.build.toplevel does not build: error: attribute 'missing'`, 1},
+		"a flake that does not build": {Target{Flake: "bad", Name: "pi"}, "", `bad#nixosConfigurations."pi".config.system.build.toplevel does not build: error: attribute 'missing'`, 2},
 		"no store path":               {Target{System: "/etc"}, "", "/etc is no path of a system in /nix/store", 0},
 		"not here":                    {Target{System: "/nix/store/ccc"}, "", "ccc cannot be had: error: path '/nix/store/ccc' is not valid", 1},
 		"no such generation":          {Target{Generation: 7}, "", "there is no generation 7 on this machine", 0},
@@ -289,5 +295,72 @@ func TestLastLines(t *testing.T) {
 	fmt.Fprint(l, "ee"+strings.Repeat("!", 1000)+"\nfour")
 	if got := l.lines(); len(got) != 2 || len(got[0]) != longestLine || !strings.HasPrefix(got[0], "three!") || got[1] != "four" {
 		t.Errorf("%q", got)
+	}
+}
+
+const nixFlags = "nix --extra-experimental-features nix-command flakes "
+
+// What a flake is built from is what is in it now, and the same for all.
+func TestAFlakeIsLookedAtAnewAndLocked(t *testing.T) {
+	for flake, c := range map[string]struct{ url, name, built string }{
+		"github:you/machines":      {"github:you/machines/0a1b?narHash=sha256-x%3D", "m1", "github:you/machines/0a1b?narHash=sha256-x%3D"},
+		"github:you/machines#pi":   {"github:you/machines/0a1b", "pi", "github:you/machines/0a1b"},
+		"/etc/nixos":               {"path:/etc/nixos?narHash=sha256-x%3D", "m1", "/etc/nixos"},
+		"/home/you/machines":       {"git+file:///home/you/machines?rev=0a1b", "m1", "/home/you/machines"},
+		"https://a.test/x.tar.zst": {"", "m1", "https://a.test/x.tar.zst"},
+	} {
+		t.Run(flake, func(t *testing.T) {
+			d := newDouble(t)
+			// The name of a newer Nix is read as well, and what else it says is long.
+			key := map[bool]string{true: "url", false: "lockedUrl"}[strings.Contains(flake, "#")]
+			d.write("metadata", fmt.Sprintf(`{"originalUrl":"x","locks":%q,%q:%q}`, strings.Repeat("x", 100_000), key, c.url))
+			d.program("nix", `case $3 in
+				flake) cat "$ROOT/metadata";;
+				build) ln -sfn /nix/store/bbb-nixos-2 "$6"; echo /nix/store/bbb-nixos-2;;
+			esac`)
+			a := d.goes(Order{ID: "upg_1", Want: WantGo, Target: Target{Flake: flake, Name: "m1"}, Within: time.Minute})
+			ref, _, named := strings.Cut(flake, "#")
+			locked := map[bool]string{true: c.built, false: ""}[c.built != ref]
+			if named {
+				locked += "#pi"
+			}
+			if a.Step != Done || a.Locked != locked {
+				t.Errorf("%+v, want it locked as %q", a, locked)
+			}
+			want := []string{
+				nixFlags + "flake metadata --refresh --json " + ref,
+				nixFlags + "build --refresh --out-link /host/staged --print-out-paths " + c.built + `#nixosConfigurations."` + c.name + `".config.system.build.toplevel`,
+			}
+			if got := d.calls(); !slices.Equal(got[:2], want) {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+}
+
+// A real Nix says what the double says; it needs no store that it may write to.
+func TestARealNixLocksFlakes(t *testing.T) {
+	if _, err := exec.LookPath("nix"); err != nil {
+		t.Skip("no nix in PATH: what it says of a flake is not looked at:", err)
+	}
+	dir := t.TempDir()
+	for _, env := range []string{"NIX_STORE_DIR", "NIX_STATE_DIR", "NIX_LOG_DIR", "XDG_CACHE_HOME", "HOME"} {
+		t.Setenv(env, filepath.Join(dir, env))
+	}
+	flake := filepath.Join(dir, "flake")
+	if err := errors.Join(os.Mkdir(flake, 0o755), os.WriteFile(filepath.Join(flake, "flake.nix"), []byte("{ outputs = _: { }; }"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	n := NixOS{Root: "/", Dir: dir, Output: t.Output()}
+	if locked, err := n.Lock(t.Context(), "path:"+flake); locked != "" || err != nil {
+		t.Errorf("a folder is locked for all as %q: %v", locked, err)
+	}
+	said := &bytes.Buffer{}
+	if err := n.into(t.Context(), said, "it fails", "nix", "--extra-experimental-features", "nix-command flakes", "flake", "metadata", "--refresh", "--json", "path:"+flake); err != nil ||
+		!strings.Contains(said.String(), `"url":"path:`+flake+`?`) {
+		t.Errorf("%s %v", said, err)
+	}
+	if _, err := n.Lock(t.Context(), "path:"+dir+"/none"); err == nil || !strings.HasPrefix(err.Error(), "path:"+dir+"/none cannot be read: error:") {
+		t.Error(err)
 	}
 }

@@ -1,7 +1,10 @@
 package hostos
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -55,6 +58,39 @@ func Attribute(flake, name string) string {
 	return ref + `#nixosConfigurations."` + name + `".config.system.build.toplevel`
 }
 
+// withName is a reference of a flake with the name of a configuration, if any.
+func withName(ref, name string) string {
+	if name == "" {
+		return ref
+	}
+	return ref + "#" + name
+}
+
+// Lock asks Nix what a reference is now. Nix believes for an hour what it was
+// told about a branch, unless it is told to look again. A folder of this machine
+// means nothing to others, though Nix has a locked form of it.
+func (n NixOS) Lock(ctx context.Context, flake string) (string, error) {
+	ref, name, _ := strings.Cut(flake, "#")
+	if strings.HasPrefix(ref, "-") {
+		return "", fmt.Errorf("%s is no reference of a flake", flake)
+	}
+	said := &bytes.Buffer{}
+	err := n.into(ctx, said, ref+" cannot be read", "nix", "--extra-experimental-features", "nix-command flakes",
+		"flake", "metadata", "--refresh", "--json", ref)
+	if err != nil {
+		return "", err
+	}
+	var metadata struct{ URL, LockedURL string }
+	if err := json.Unmarshal(said.Bytes(), &metadata); err != nil {
+		return "", fmt.Errorf("%s cannot be read: what nix flake metadata says of it: %w", ref, err)
+	}
+	locked := cmp.Or(metadata.LockedURL, metadata.URL)
+	if locked == "" || strings.HasPrefix(locked, "path:") || strings.HasPrefix(locked, "/") || strings.Contains(locked, "file://") {
+		return "", nil
+	}
+	return withName(locked, name), nil
+}
+
 func storePath(system string) (string, error) {
 	clean := filepath.Clean(system)
 	if rest, ok := strings.CutPrefix(clean, storeDir); !ok || rest == "" || strings.Contains(rest, "/") {
@@ -72,7 +108,7 @@ func (n NixOS) build(ctx context.Context, attribute string) (string, error) {
 		return "", fmt.Errorf("%s is no reference of a flake", attribute)
 	}
 	system, err := n.output(ctx, attribute+" does not build", "nix", "--extra-experimental-features", "nix-command flakes",
-		"build", "--out-link", n.staged(), "--print-out-paths", attribute)
+		"build", "--refresh", "--out-link", n.staged(), "--print-out-paths", attribute)
 	if err != nil {
 		return "", err
 	}

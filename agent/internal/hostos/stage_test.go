@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -49,7 +50,8 @@ func TestABuildIsBrokenOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := newDouble(t)
 			d.os.grace = 200 * time.Millisecond
-			d.program("nix", parent+`
+			d.program("nix", `[ $3 = build ] || { echo "{}"; exit; }
+				`+parent+`
 				(trap '' TERM; echo $(sh -c 'echo $PPID') >"$ROOT/child.new"; mv "$ROOT/child.new" "$ROOT/child"; while :; do sleep 60; done) &
 				wait; while :; do sleep 60; done`)
 			o := Order{ID: "upg_1", Want: WantStage, Target: Target{Flake: "good", Name: "m1"}, Within: time.Minute}
@@ -114,6 +116,100 @@ func TestABuildThatHangsFails(t *testing.T) {
 			t.Error("it took", took)
 		}
 	})
+}
+
+// hangs is a machine whose switches to some systems never end: a unit of them
+// does not come to the end of its start. The system is the one that runs by then.
+type hangs struct {
+	*Twin
+	at map[string]bool
+}
+
+func (h hangs) Try(ctx context.Context, system string) error {
+	if err := h.Twin.Try(ctx, system); err != nil || !h.at[system] {
+		return err
+	}
+	<-ctx.Done()
+	return &programError{"the switch failed: " + ctx.Err().Error(), []string{"starting the following units: backup.service"}}
+}
+
+func TestASwitchThatHangsReturns(t *testing.T) {
+	const late = " did not end within 7m: a unit of it may never end starting; see systemctl list-jobs, and journalctl -u uncloud-host"
+	for name, c := range map[string]struct {
+		at     []string
+		stop   bool
+		within time.Duration
+		took   time.Duration
+		want   string
+	}{
+		"in time":      {[]string{newSystem}, false, 7 * time.Minute, 7 * time.Minute, "the switch to bbb-nixos-2" + late},
+		"a short time": {[]string{newSystem}, false, time.Second, leastSwitch, "the switch to bbb-nixos-2" + strings.Replace(late, "7m", "5m", 1)},
+		"when told to": {[]string{newSystem}, true, 7 * time.Minute, time.Minute, "it was ended from m1"},
+		"also back": {[]string{newSystem, oldSystem}, false, 7 * time.Minute, 14 * time.Minute,
+			"the switch to bbb-nixos-2" + late + "; on the way back: the switch to aaa-nixos-1" + late},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				twin := NewTwin(oldSystem, time.Now)
+				h, client := twin.Pair(Options{Log: slog.New(slog.DiscardHandler)})
+				machine := hangs{twin, map[string]bool{}}
+				for _, system := range c.at {
+					machine.at[system] = true
+				}
+				h.Machine = machine
+				o := Order{ID: "upg_1", Want: WantGo, Target: Target{System: newSystem}, Within: c.within}
+				order := func() {
+					if err := client.Order(o); err != nil {
+						t.Error(err)
+					}
+				}
+				order()
+				if c.stop {
+					time.AfterFunc(c.took, func() { o.Want, o.Reason = WantStop, c.want; order() })
+				}
+				began := time.Now()
+				if err := h.Run(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				a, err := client.Attempt()
+				if err != nil || a.Step != Failed || a.Stuck || a.Error != c.want || twin.Running() != oldSystem || twin.Loader() != oldSystem {
+					t.Errorf("%+v %v; %s runs", a, err, twin.Running())
+				}
+				if !slices.Equal(a.Lines, []string{"starting the following units: backup.service"}) {
+					t.Errorf("%q", a.Lines)
+				}
+				if took := time.Since(began); took != c.took {
+					t.Error("it took", took)
+				}
+			})
+		})
+	}
+}
+
+// The programs of a switch that is broken off end with it.
+func TestASwitchThatIsBrokenOffEnds(t *testing.T) {
+	d := newDouble(t)
+	d.os.grace = 200 * time.Millisecond
+	d.system("bbb-nixos-2", `[ $1 = boot ] || { ln -sfn /nix/store/bbb-nixos-2 "$ROOT/run/current-system"
+		echo "starting the following units: backup.service"; sleep 600 & echo $! >"$ROOT/child.new"; mv "$ROOT/child.new" "$ROOT/child"; wait; }`)
+	o := Order{ID: "upg_1", Want: WantGo, Target: Target{System: newSystem}, Within: time.Minute}
+	client, ended := d.begins(o)
+	d.awaits("it switches", func() bool { return d.there("child") })
+	o.Want, o.Reason = WantStop, "the upgrade was ended"
+	if err := client.Order(o); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	a, err := client.Attempt()
+	if err != nil || a.Step != Failed || a.Error != "the upgrade was ended" || len(a.Lines) != 1 || !strings.Contains(a.Lines[0], "backup.service") {
+		t.Errorf("%+v %v", a, err)
+	}
+	if s, err := d.os.Seen(t.Context()); err != nil || s.Current != oldSystem || s.Default.System != oldSystem {
+		t.Errorf("%+v %v", s, err)
+	}
+	d.awaits("its child ends", func() bool { return !d.lives("child") })
 }
 
 // The system of an attempt is kept from the garbage collector as long as the

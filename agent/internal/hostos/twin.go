@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -25,6 +26,7 @@ type Twin struct {
 	at       func(moment string)
 	restart  func()
 	kept     string // from the garbage collector
+	flakes   map[string]string
 }
 
 // NewTwin is a machine that booted a system, its generation 1.
@@ -83,6 +85,24 @@ func (t *Twin) Seen(context.Context) (Seen, error) {
 	defer t.mu.Unlock()
 	return Seen{Boot: fmt.Sprint("boot-", t.boots), Uptime: t.now().Sub(t.began), Current: t.current, Booted: t.booted,
 		Default: Generation{t.standard, t.profile[t.standard-1]}}, nil
+}
+
+// Push makes a flake be this commit from now on. Others have none.
+func (t *Twin) Push(flake, commit string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.flakes = map[string]string{flake: commit}
+}
+
+// Lock is part of Machine.
+func (t *Twin) Lock(_ context.Context, flake string) (string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ref, name, _ := strings.Cut(flake, "#")
+	if t.flakes[ref] == "" {
+		return "", nil
+	}
+	return withName(ref+"/"+t.flakes[ref], name), nil
 }
 
 // Stage is part of Machine. Every system exists that is not refused.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"uncloud/agent/internal/hostos"
 	"uncloud/internal/faults"
 	"uncloud/internal/spec"
 )
@@ -114,6 +115,44 @@ func TestASystemThatCannotBeHadChangesNothing(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What is pushed while machines have their turns is not for those after them:
+// nobody has confirmed it anywhere. Machines that follow another flake go to that.
+func TestAllMachinesBuildOneState(t *testing.T) {
+	for named, flake := range map[string]string{"named": "x#web", "followed": ""} {
+		inWorld(t, four, func(w *world) {
+			for id, m := range w.machines {
+				m.policy.Flake = map[bool]string{true: "y", false: "x#web"}[id == "c"]
+				m.twin.Push("x", "first")
+				m.restartAgent()
+				m.twin.OnMoment(func(moment string) {
+					if strings.HasPrefix(moment, "after try ") {
+						for _, m := range w.machines {
+							m.twin.Push("x", "later")
+						}
+					}
+				})
+			}
+			u := w.end(w.begin("d", Request{All: true, Flake: flake}))
+			if u.Stage != spec.UpgradeDone || u.Locked["x#web"] != "x/first#web" || len(u.Locked) != 1 {
+				t.Fatalf("%s: %+v", named, u)
+			}
+			for _, id := range four {
+				want := hostos.Attribute("x/first#web", "")
+				if id == "c" && flake == "" {
+					want = hostos.Attribute("y", "c")
+				}
+				if w.runs(id) != want {
+					t.Errorf("%s: %s runs %s", named, id, w.runs(id))
+				}
+			}
+			// The next upgrade is another matter.
+			if u := w.end(w.begin("d", Request{Machines: []string{"a"}, Flake: "x#web"})); u.Stage != spec.UpgradeDone || w.runs("a") != hostos.Attribute("x/later#web", "") {
+				t.Errorf("%s: %+v runs %s", named, u, w.runs("a"))
+			}
+		})
+	}
 }
 
 // A machine that the others cannot reach from its new generation returns.

@@ -1,8 +1,10 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -45,7 +47,12 @@ type move struct {
 	turn  *spec.Turn
 	order *hostos.Order
 	ask   bool
+	// read is what a flake is by now, if the machines after this one need to know.
+	read *flakeRead
 }
+
+// flakeRead is the reference of a flake, and the same with what is in it now.
+type flakeRead struct{ reference, locked string }
 
 // decide is what this machine has to do now. It is pure, and what it asks for
 // may be done twice.
@@ -64,7 +71,18 @@ func decide(v view) move {
 	if v.attempt.ID != u.ID {
 		return v.start(u, turn)
 	}
-	return v.proceed(turn)
+	m := v.proceed(turn)
+	m.read = v.read(u)
+	return m
+}
+
+// read is what this machine found a flake to be, where it is the first that did.
+func (v view) read(u spec.Upgrade) *flakeRead {
+	a := v.attempt
+	if a.Locked == "" || u.Locked[a.Target.Flake] != "" || slices.Contains(slices.Collect(maps.Values(u.Locked)), a.Target.Flake) {
+		return nil
+	}
+	return &flakeRead{a.Target.Flake, a.Locked}
 }
 
 // upgrade is the one that this machine is at work on, or has its turn in now.
@@ -163,6 +181,7 @@ func (v view) target(u spec.Upgrade) (t hostos.Target, why string) {
 	if t.Flake == "" {
 		return t, "it follows no flake (services.uncloud.upgrade.flake), and none was named"
 	}
+	t.Flake = cmp.Or(u.Locked[t.Flake], t.Flake)
 	return t, ""
 }
 
@@ -324,6 +343,11 @@ func (f *Fleet) takeTurn(ctx context.Context) error {
 		return err
 	}
 	m := decide(v)
+	if m.read != nil {
+		if err := f.lock(ctx, v.attempt.ID, *m.read); err != nil {
+			return err
+		}
+	}
 	if m.turn != nil {
 		if err := f.record(ctx, *m.turn); err != nil {
 			return err
@@ -382,6 +406,26 @@ func (f *Fleet) lost(a hostos.Attempt, id string) (hostos.Order, error) {
 		return hostos.Order{}, err
 	}
 	return o, err
+}
+
+// lock writes what a flake was for the machines after this one. It is written
+// before the turn is done, so they have it when theirs begins.
+func (f *Fleet) lock(ctx context.Context, upgrade string, r flakeRead) error {
+	return f.Store.Update(ctx, func(tx Tx) error {
+		u, ok := tx.State().Upgrades[upgrade]
+		if !ok || u.Locked[r.reference] != "" {
+			return nil
+		}
+		locked := maps.Clone(u.Locked)
+		if locked == nil {
+			locked = map[string]string{}
+		}
+		locked[r.reference] = r.locked
+		u.Locked = locked
+		tx.Put(u)
+		f.Log.Info("flake read for all machines of the upgrade", "upgrade", upgrade, "flake", r.reference, "locked", r.locked)
+		return nil
+	})
 }
 
 // record writes the own turn, if it says anything new.
