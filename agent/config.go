@@ -105,6 +105,12 @@ func (e *endpoints) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
+// setting says where a person sets a key of the configuration. The file is one
+// that NixOS writes, so there it is an option below services.uncloud.
+func setting(key, option string) string {
+	return key + " in " + DefaultConfigFile + " (on NixOS services.uncloud." + option + ")"
+}
+
 // LoadConfig reads a configuration file over the defaults, and over that what
 // a flashed machine was told at its boot. A missing default file is no error;
 // an unknown key is one, by name.

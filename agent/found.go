@@ -144,7 +144,7 @@ func (a *Agent) checkPort() error {
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: int(a.cfg.ListenPort)})
 	if err != nil {
 		return faults.New(faults.Conflict, "UDP port %d, which the mesh needs, cannot be opened: %w", a.cfg.ListenPort, err).
-			WithHint("see who has it: ss -lunp sport = :%d; or choose another: listenPort in %s", a.cfg.ListenPort, DefaultConfigFile)
+			WithHint("see who has it: ss -lunp sport = :%d; or choose another: %s", a.cfg.ListenPort, setting("listenPort", "network.port"))
 	}
 	return conn.Close()
 }

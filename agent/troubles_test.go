@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -29,6 +30,14 @@ func TestTroublesAreTakenBackByWhoRaisedThem(t *testing.T) {
 	all.set("ingress")
 	if got := all.all(); len(got) != 0 {
 		t.Errorf("left: %v", got)
+	}
+}
+
+func TestATroubleSaysWhatToDo(t *testing.T) {
+	var all troubles
+	all.setError("ingress", "ingress", fmt.Errorf("load ingress: %w", faults.New(faults.Conflict, "a port is taken").WithHint("see who has it: ss -ltnp")))
+	if got := all.all(); len(got) != 1 || got[0].Text != "load ingress: a port is taken (see who has it: ss -ltnp)" {
+		t.Errorf("%v", got)
 	}
 }
 

@@ -90,7 +90,7 @@ func (s *Server) Load(ctx context.Context, in Input) error {
 	defer s.mu.Unlock()
 	s.notes = served.Notes
 	if err != nil {
-		return fmt.Errorf("load ingress: %w", err)
+		return fmt.Errorf("load ingress: %w", taken(err, in))
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"uncloud/internal/faults"
 	"uncloud/internal/spec"
 )
 
@@ -328,11 +329,48 @@ func TestFailedLoadKeepsServing(t *testing.T) {
 	taken := ingressPort("http", "taken.shop.test", port)
 	taken.Published = uint16(l.Addr().(*net.TCPAddr).Port)
 	other := i.service("other", "", taken)
-	if err := i.Load(t.Context(), i.input()); err == nil {
-		t.Fatal("loaded on a taken port")
-	}
+	wantTaken(t, i.Load(t.Context(), i.input()), "TCP", taken.Published)
 	i.wantBody("web.shop.test", "first")
 	delete(i.state.Services, other)
+	i.load()
+	i.wantBody("web.shop.test", "first")
+}
+
+// wantTaken asks for a sentence with the port, and for what to do about it.
+func wantTaken(t *testing.T, err error, protocol string, port uint16) {
+	t.Helper()
+	f := faults.Of(err)
+	if err == nil || f.Code != faults.Conflict ||
+		f.Sentence != fmt.Sprintf("load ingress: %s port %d of this machine is in use by another program, so it serves no new routes", protocol, port) {
+		t.Fatalf("%v", err)
+	}
+	see := fmt.Sprintf("see who has it: ss -l%cnp sport = :%d; ", protocol[0]+'a'-'A', port)
+	if !strings.HasPrefix(f.Hint, see) || !strings.HasSuffix(f.Hint, "uc machine label self --remove-role ingress") {
+		t.Error(f.Hint)
+	}
+}
+
+// The ports of an ingress may be taken before it begins: TCP by a web server of
+// the machine, UDP by another speaker of HTTP/3. It serves once they are free.
+func TestPortsThatAreTakenAtTheBeginning(t *testing.T) {
+	i := startIngress(t)
+	port := freePort(t)
+	web := i.service("web", "", ingressPort("http", "web.shop.test", port), ingressPort("https", "web.shop.test", port))
+	i.replica(web, "self", backend(t, 2, port, "first"))
+	tcp, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", i.set.HTTPPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	wantTaken(t, i.Load(t.Context(), i.input(), "impossible"), "TCP", i.set.HTTPPort)
+	tcp.Close()
+	udp, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", i.set.HTTPSPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	wantTaken(t, i.Load(t.Context(), i.input(), "impossible"), "UDP", i.set.HTTPSPort)
+	udp.Close()
 	i.load()
 	i.wantBody("web.shop.test", "first")
 }

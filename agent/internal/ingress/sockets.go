@@ -5,13 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"uncloud/internal/faults"
 )
 
 // Two things lose connections when Caddy changes its configuration. It opens a
@@ -81,6 +86,23 @@ func (s *sockets) listen(ctx context.Context, address string, config net.ListenC
 	l.close = sync.OnceValue(func() error { return s.release(address, l) })
 	sock.users = append(sock.users, l)
 	return l, nil
+}
+
+// inUse is how a port that somebody else has is told. Caddy passes errors on as
+// text, and opens the UDP sockets by itself.
+var inUse = regexp.MustCompile(`listen (tcp|udp)\S* \S*:(\d+): bind: ` + syscall.EADDRINUSE.Error())
+
+// taken is err, or what to do about it where another program of the machine has
+// a port that in needs.
+func taken(err error, in Input) error {
+	found := inUse.FindStringSubmatch(err.Error())
+	if found == nil {
+		return err
+	}
+	protocol, port := found[1], found[2]
+	return faults.New(faults.Conflict, "%s port %s of this machine is in use by another program, so it serves no new routes", strings.ToUpper(protocol), port).
+		WithHint("see who has it: ss -l%cnp sport = :%s; end that, or let other machines be the ingress: uc machine label %s --remove-role ingress",
+			protocol[0], port, in.State.MachineName(in.Self)).Because(err)
 }
 
 // accept takes connections until the socket is closed. Other errors, such as

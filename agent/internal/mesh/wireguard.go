@@ -82,7 +82,7 @@ func (l *linux) Configure(name string, change DeviceChange) error {
 	err := control(func(c *wgctrl.Client) error { return c.ConfigureDevice(name, config) })
 	if portTaken(err) {
 		return faults.New(faults.Conflict, "UDP port %d of this machine is in use by another program", *config.ListenPort).
-			WithHint("find it with `ss -ulpn`, or set listenPort in /etc/uncloud/config.json").Because(err)
+			WithHint("find it with `ss -ulpn`, or set listenPort in /etc/uncloud/config.json (on NixOS services.uncloud.network.port)").Because(err)
 	}
 	return err
 }
