@@ -99,6 +99,8 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) live(ctx context.Context, id Identity, known bool) error {
 	b := birth{id: id, made: make(chan *member, 1)}
 	go a.joinFromFile(ctx)
+	go a.watchNetwork(ctx)
+	go a.tellCluster(ctx)
 	for {
 		if !known {
 			a.isAlone()

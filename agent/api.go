@@ -45,7 +45,7 @@ func (m *member) api() (*server.Member, error) {
 func (m *member) asMember() *server.Member {
 	return &server.Member{
 		Self: m.id.MachineID, State: m.store.State, Alive: m.gossip.Alive, RTT: m.gossip.RTT, Notes: m.notes, Update: m.update,
-		DialAPI: m.dialAPI, WaitFor: m.waitFor, AwaitLoaded: m.awaitLoaded, IssueTicket: m.issueTicket, Admit: m.admit,
+		DialAPI: m.dialAPI, WaitFor: m.waitFor, AwaitLoaded: m.awaitLoaded, IssueTicket: m.issueTicket, Admit: m.admit, Report: m.report,
 		ManagementAddress: managementOf, WireGuard: m.wireGuard, Authority: m.authority, Store: storeCare{m},
 		Rollouts: rollouts{m.driver}, Upgrades: upgrades{m}, Replicas: localReplicas{m}, Engine: m.containers(), Images: imageIntake{m},
 	}

@@ -107,13 +107,18 @@ func (a *Agent) waitsFor(why string) {
 // consoleFile is what whoever stands before the machine sees.
 var consoleFile = "/dev/console"
 
-// tellConsole says on the console of a flashed machine what becomes of its
-// ticket. Whoever flashed it may have no other way to look inside: without a
-// network nobody else can. A machine without a console has no such person.
-func (a *Agent) tellConsole(said, hint string) {
-	if a.cfg.firstBoot == "" || a.cfg.TicketFile != filepath.Join(a.cfg.firstBoot, firstboot.TicketFile) {
-		return
+// tellOfTicket says on the console of a flashed machine what becomes of its
+// ticket.
+func (a *Agent) tellOfTicket(said, hint string) {
+	if a.cfg.firstBoot != "" && a.cfg.TicketFile == filepath.Join(a.cfg.firstBoot, firstboot.TicketFile) {
+		tellConsole(said, hint)
 	}
+}
+
+// tellConsole says something on the console. Whoever flashed a machine may have
+// no other way to look inside: without a network nobody else can. A machine
+// without a console has no such person.
+func tellConsole(said, hint string) {
 	f, err := os.OpenFile(consoleFile, os.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return

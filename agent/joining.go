@@ -51,7 +51,13 @@ func (a *Agent) Join(ctx context.Context, opts server.JoinOptions, progress func
 		return err
 	}
 	progress("asking for admission")
-	res, err := a.askAdmission(ctx, id, ticket, opts)
+	req, err := a.admitRequest(id, opts)
+	if err != nil {
+		return err
+	}
+	res, err := a.ask(ctx, ticket, func(ctx context.Context, dial dialer) (*uncloudv1.AdmitResponse, error) {
+		return server.Admit(ctx, dial, req)
+	})
 	if err != nil {
 		return err
 	}
@@ -88,8 +94,7 @@ func checkNetwork(addrs []net.Addr) error {
 			return nil
 		}
 	}
-	return faults.New(faults.Unreachable, "this machine has no address in any network yet").
-		WithHint("check the cable, or name and password of the Wi-Fi: networkctl; iwctl station wlan0 show")
+	return faults.New(faults.Unreachable, noAddress).WithHint(networkHint)
 }
 
 // candidateFile holds who this machine is while it asks for admission.
@@ -119,20 +124,22 @@ const (
 	knockPause        = time.Second
 )
 
-// askAdmission asks the members of the ticket through the one-purpose tunnel,
-// at one door after the other until somebody decides. Asking again is safe:
-// members know the candidate by its id.
-func (a *Agent) askAdmission(ctx context.Context, id Identity, ticket join.Ticket, opts server.JoinOptions) (*uncloudv1.AdmitResponse, error) {
-	req, err := a.admitRequest(id, opts)
-	if err != nil {
-		return nil, err
-	}
+// dialer connects to a member; question is asked over that.
+type (
+	dialer   = func(context.Context) (net.Conn, error)
+	question func(ctx context.Context, dial dialer) (*uncloudv1.AdmitResponse, error)
+)
+
+// ask asks the members of the ticket through the one-purpose tunnel, at one door
+// after the other until somebody decides. Asking again is safe: members know the
+// candidate by its id.
+func (a *Agent) ask(ctx context.Context, ticket join.Ticket, what question) (*uncloudv1.AdmitResponse, error) {
 	members := ticketPeers(ticket)
 	ctx, cancel := context.WithTimeout(ctx, admissionPatience)
 	defer cancel()
 	doors := mathrand.Perm(min(max(ticket.Doors, 1), mostDoors))
 	for i := 0; ; i++ {
-		res, err := a.knock(ctx, ticket, doors[i%len(doors)], members, req)
+		res, err := a.knock(ctx, ticket, doors[i%len(doors)], members, what)
 		if server.Decided(err) {
 			return res, err
 		}
@@ -160,7 +167,7 @@ func ticketPeers(ticket join.Ticket) []mesh.Peer {
 }
 
 // knock asks at one door.
-func (a *Agent) knock(ctx context.Context, ticket join.Ticket, door int, members []mesh.Peer, req *uncloudv1.AdmitRequest) (*uncloudv1.AdmitResponse, error) {
+func (a *Agent) knock(ctx context.Context, ticket join.Ticket, door int, members []mesh.Peer, what question) (*uncloudv1.AdmitResponse, error) {
 	private, err := doorKey(ticket, door)
 	if err != nil {
 		return nil, err
@@ -172,7 +179,7 @@ func (a *Agent) knock(ctx context.Context, ticket join.Ticket, door int, members
 	defer link.Close() //nolint:errcheck // it has no state outside of this process
 	ctx, cancel := context.WithTimeout(ctx, patienceFor(members))
 	defer cancel()
-	return askFirst(ctx, link, members, req)
+	return askFirst(ctx, link, members, what)
 }
 
 // patienceFor is how long one door is worth waiting at. Members are tried side
@@ -233,7 +240,7 @@ func endpointsOf(links *mesh.Mesh, cfg Config, said []netip.AddrPort) ([]netip.A
 // askFirst asks all members for a connection at once and takes the first
 // decision, be it a refusal: the others would decide alike. Only one at a time
 // is asked to decide, since two would give the machine two places.
-func askFirst(ctx context.Context, link joinLink, members []mesh.Peer, req *uncloudv1.AdmitRequest) (*uncloudv1.AdmitResponse, error) {
+func askFirst(ctx context.Context, link joinLink, members []mesh.Peer, what question) (*uncloudv1.AdmitResponse, error) {
 	type answer struct {
 		conn net.Conn
 		err  error
@@ -253,7 +260,7 @@ func askFirst(ctx context.Context, link joinLink, members []mesh.Peer, req *uncl
 			continue
 		}
 		// Connections that come after the one that decides end with the link.
-		res, err := server.Admit(ctx, func(context.Context) (net.Conn, error) { return a.conn, nil }, req)
+		res, err := what(ctx, func(context.Context) (net.Conn, error) { return a.conn, nil })
 		if server.Decided(err) {
 			return res, err
 		}

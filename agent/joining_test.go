@@ -114,6 +114,10 @@ func (a *admitter) Member() (*server.Member, error) {
 	}}, nil
 }
 
+func admits(ctx context.Context, dial dialer) (*uncloudv1.AdmitResponse, error) {
+	return server.Admit(ctx, dial, &uncloudv1.AdmitRequest{})
+}
+
 // roads is a link to members by management address.
 type roads map[string]net.Addr
 
@@ -192,7 +196,7 @@ func TestTheFirstDecisionOfAMemberCounts(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			res, err := askFirst(ctx, link, members, &uncloudv1.AdmitRequest{})
+			res, err := askFirst(ctx, link, members, admits)
 			if tt.code == "" {
 				if err != nil || res.GetName() != "pi" {
 					t.Errorf("got %v, %v", res, err)
@@ -213,7 +217,7 @@ func TestOnlyOneMemberDecides(t *testing.T) {
 		m, a := link.add(t, func() (*uncloudv1.AdmitResponse, error) { return &uncloudv1.AdmitResponse{}, nil })
 		members, all = append(members, m), append(all, a)
 	}
-	_, err := askFirst(t.Context(), link, members, &uncloudv1.AdmitRequest{})
+	_, err := askFirst(t.Context(), link, members, admits)
 	must(t, err)
 	var asked int32
 	for _, a := range all {

@@ -51,10 +51,10 @@ func (a *Agent) tryTickets(ctx context.Context) {
 		if f.said != before {
 			a.log.Log(ctx, f.level, "ticket file", "said", f.said, "path", f.path, "hint", f.hint, "err", f.cause)
 			a.waitsFor(f.said)
-			a.tellConsole(f.said, f.hint)
+			a.tellOfTicket(f.said, f.hint)
 		}
 		if done {
-			a.tellConsole("this machine is a member of its cluster now", "")
+			a.tellOfTicket("this machine is a member of its cluster now", "")
 		}
 		if done || a.current() != nil {
 			a.waitsFor("")

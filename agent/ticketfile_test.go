@@ -171,8 +171,8 @@ func TestAFlashedMachineSaysOnItsConsoleWhyItIsNoMember(t *testing.T) {
 	was := consoleFile
 	consoleFile = console
 	t.Cleanup(func() { consoleFile = was })
-	New(Config{TicketFile: "/etc/ticket", firstBoot: dir}, quiet()).tellConsole("not for it", "")
-	New(Config{TicketFile: filepath.Join(dir, "ticket"), firstBoot: dir}, quiet()).tellConsole("the ticket is used up", "make a new one")
+	New(Config{TicketFile: "/etc/ticket", firstBoot: dir}, quiet()).tellOfTicket("not for it", "")
+	New(Config{TicketFile: filepath.Join(dir, "ticket"), firstBoot: dir}, quiet()).tellOfTicket("the ticket is used up", "make a new one")
 	if got, err := os.ReadFile(console); err != nil || string(got) != "\r\nuncloud: the ticket is used up (make a new one)\r\n" {
 		t.Errorf("%q, %v", got, err)
 	}

@@ -39,7 +39,7 @@ func (m *member) issueTicket(ctx context.Context, valid time.Duration, uses int)
 	now, members := time.Now(), m.ticketMembers()
 	if len(members) == 0 {
 		return fail(faults.New(faults.Unreachable, "no address is known that another machine could reach this one at").
-			WithHint("name one in the configuration: endpoints, as 203.0.113.5:51820"))
+			WithHint("name one, as 203.0.113.5:51820: %s", setting("endpoints", "network.endpoints")))
 	}
 	t := join.Ticket{
 		ID: id, Cluster: m.id.ClusterID, ExpiresAt: now.Add(valid).Truncate(time.Second), Uses: uses, Secret: secret, Doors: join.DoorsFor(uses),
@@ -193,6 +193,27 @@ func (m *member) admit(ctx context.Context, text string, req *uncloudv1.AdmitReq
 	return res, m.steerNetwork(ctx)
 }
 
+// report keeps the note of a ticket holder.
+func (m *member) report(ctx context.Context, req *uncloudv1.ReportRequest) error {
+	ticket, err := join.Parse(req.GetTicket())
+	if err != nil {
+		return err
+	}
+	if !m.isReady() {
+		return faults.New(faults.NotReady, "this member still catches up with the others").WithHint("try again in a moment")
+	}
+	_, err = m.store.Update(ctx, func(tx *storeTx) error {
+		row, changed, err := join.Note(tx.State(), ticket, req.GetMachineId(), req.GetName(), req.GetText(), time.Now())
+		if err != nil || !changed {
+			return err
+		}
+		m.log.Info("note of a ticket holder", "machine", req.GetMachineId(), "ticket", ticket.ID, "said", row.Notes[req.GetMachineId()])
+		tx.Put(row)
+		return nil
+	})
+	return err
+}
+
 func pickSubnet(network netip.Prefix, publicKey string, taken []netip.Prefix) (netip.Prefix, error) {
 	key, err := mesh.ParseKey(publicKey)
 	if err != nil {
@@ -229,7 +250,7 @@ func checkSize(req *uncloudv1.AdmitRequest) error {
 	} {
 		if c.n > c.most {
 			return faults.New(faults.Invalid, "the machine that joins has %s: %d, and at most %d are let in", c.what, c.n, c.most).
-				WithHint("see its configuration: labels, roles and endpoints in %s", DefaultConfigFile)
+				WithHint("see its configuration: %s", setting("labels, roles and endpoints", "labels, .roles and .network.endpoints"))
 		}
 	}
 	return nil
@@ -249,7 +270,7 @@ func admitWanted(req *uncloudv1.AdmitRequest) (join.Request, error) {
 	for _, r := range req.GetRoles() {
 		if !slices.Contains(allRoles, spec.Role(r)) {
 			return out, faults.New(faults.Invalid, "there is no role %q: use ingress or worker", r).
-				WithHint("see its configuration: roles in %s", DefaultConfigFile)
+				WithHint("see its configuration: %s", setting("roles", "roles"))
 		}
 		out.Roles = append(out.Roles, spec.Role(r))
 	}

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -186,6 +187,27 @@ type Ticket struct {
 	ExpiresAt  time.Time `col:"expires_at"`
 	Revoked    bool      `col:"revoked"`
 	CreatedAt  time.Time `col:"created_at"`
+	// Notes are sentences about machines that hold the ticket and could not ask
+	// to be admitted, by the id that each will have.
+	Notes map[string]string `col:"notes"`
+}
+
+// NotesOfTickets are those of good tickets that a machine issued, sorted; a
+// machine that joined has none.
+func (s *State) NotesOfTickets(issuer string, now time.Time) []string {
+	var out []string
+	for _, t := range s.Tickets {
+		if t.Issuer != issuer || t.Revoked || !now.Before(t.ExpiresAt) {
+			continue
+		}
+		for machine, note := range t.Notes {
+			if _, member := s.Machines[machine]; !member {
+				out = append(out, note)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // TicketUse is one machine that joined with a ticket. Key: ticket + "/" + machine.

@@ -53,6 +53,9 @@ func TestAFlashedMachineIsToldByOneFileWhoItIs(t *testing.T) {
 	}
 	says(t, flashed, wrong, "uncloudd", "status")
 	says(t, flashed, wrong, "uc", "machine", "ls")
+	// So is whoever looks in the cluster: the file has its ticket in spite of all.
+	must(t, flashed, "systemctl", "restart", "uncloud")
+	c.notes(" could not join: "+wrong, true)
 	_, err = flashed.Shell(ctx, "test -e "+card+"/uncloud.txt && test ! -e "+taken+"/config.json")
 	try(t, err)
 
@@ -66,6 +69,7 @@ func TestAFlashedMachineIsToldByOneFileWhoItIs(t *testing.T) {
 	_, err = flashed.Output(ctx, "systemctl", "restart", "uncloud")
 	try(t, err)
 	c.seen("shelf", "attic", "worker")
+	c.notes("could not join", false)
 	eventually(t, long, "the ticket is removed", func(ctx context.Context) error {
 		_, err := flashed.Shell(ctx, "test ! -e "+taken+"/ticket")
 		return err
@@ -101,6 +105,18 @@ func TestAFlashedMachineIsToldByOneFileWhoItIs(t *testing.T) {
 	lay(ticket)
 	firstBoot(t, flashed)
 	c.seen("shelf", "attic", "worker")
+}
+
+// notes waits until m1 shows a note in its list of machines, or shows it no more.
+func (c *cluster) notes(text string, shown bool) {
+	c.t.Helper()
+	eventually(c.t, long, fmt.Sprintf("m1 shows %q: %t", text, shown), func(ctx context.Context) error {
+		r, err := c.M(1).Exec(ctx, "uc", "machine", "ls")
+		if all := r.Stdout + r.Stderr; err == nil && strings.Contains(all, text) != shown {
+			err = fmt.Errorf("%s", all)
+		}
+		return err
+	})
 }
 
 // publicKey is some key of the machine's own.

@@ -1,9 +1,11 @@
 package firstboot
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -74,6 +76,7 @@ type boot struct {
 	dir      directory
 	member   bool
 	troubles []string
+	refused  Refused
 }
 
 func (b *boot) trouble(format string, args ...any) {
@@ -95,6 +98,22 @@ func (b *boot) record() {
 	if err != nil {
 		b.Say(fmt.Sprintf("these troubles cannot be kept: %v", err))
 	}
+	if err := b.recordRefused(); err != nil {
+		b.Say(fmt.Sprintf("what was refused cannot be kept for the cluster: %v", err))
+	}
+}
+
+// recordRefused keeps with what the cluster can be told. The ticket is still on
+// the volume as well.
+func (b *boot) recordRefused() error {
+	if b.refused.Ticket == "" || b.member {
+		return b.dir.remove(RefusedFile)
+	}
+	text, err := json.Marshal(b.refused)
+	if err != nil {
+		return err
+	}
+	return b.dir.put(file{RefusedFile, string(text) + "\n", 0o600})
 }
 
 // fromVolumes reads the first file on the volumes, and tells whether there was one.
@@ -224,9 +243,11 @@ func (b *boot) lookAround(v *Volume, names []string) {
 // any is taken.
 func (b *boot) understand(sources []source) (Settings, bool) {
 	var all Settings
-	ok := true
+	ok, found := true, Refused{}
 	for _, s := range sources {
 		got, troubles := Parse(s.content, b.Checks)
+		who := about(s.content, b.Checks)
+		found = Refused{Name: cmp.Or(found.Name, who.Name), Ticket: cmp.Or(found.Ticket, who.Ticket)}
 		if len(troubles) == 0 {
 			troubles = b.fits(s, &all, got)
 		}
@@ -240,6 +261,7 @@ func (b *boot) understand(sources []source) (Settings, bool) {
 		}
 	}
 	if !ok {
+		b.refused = found
 		b.Say("nothing was taken from it: mend it, and start the machine again")
 	}
 	return all, ok

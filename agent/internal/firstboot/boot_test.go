@@ -181,33 +181,43 @@ func TestAFullVolumeIsEnough(t *testing.T) {
 }
 
 func TestWhatIsWrongIsSaidAndTheRestGoesOn(t *testing.T) {
+	const onlyTicket, named = `600 {"ticket":"` + ticket + `"}` + "\n", `600 {"name":"pi-1","ticket":"` + ticket + `"}` + "\n"
 	tests := map[string]struct {
 		set  func(w *world)
 		said string
 		took bool
+		told string // with what the cluster is told
 	}{
 		"an unknown key": {func(w *world) { w.disk.lay("/mnt/ESP/uncloud.txt", "naame = pi-1\nticket = "+ticket) },
-			`uncloud.txt on ESP, line 1: there is no key "naame": did you mean name?`, false},
+			`uncloud.txt on ESP, line 1: there is no key "naame": did you mean name?`, false, onlyTicket},
+		"an unknown key beside a bare ticket": {func(w *world) {
+			w.disk.lay("/mnt/ESP/uncloud.txt", "name = pi-1\nwfii = a / b\n")
+			w.disk.lay("/mnt/ESP/uncloud.ticket", "# a comment\n"+ticket+"\n")
+		}, `uncloud.txt on ESP, line 2: there is no key "wfii"`, false, named},
+		"an unknown key, and a member": {func(w *world) {
+			w.member = true
+			w.disk.lay("/mnt/ESP/uncloud.txt", "naame = pi-1\nticket = "+ticket)
+		}, `there is no key "naame"`, false, ""},
 		"a volume that cannot be mounted": {func(w *world) {
 			w.mount["FIRMWARE"] = errors.New("it is broken")
 			w.disk.lay("/mnt/UNCLOUD/uncloud.txt", "name = pi-1")
-		}, "the volume FIRMWARE cannot be read: it is broken", true},
+		}, "the volume FIRMWARE cannot be read: it is broken", true, ""},
 		"a volume that cannot be written": {func(w *world) {
 			w.open = unix.EROFS
 			w.disk.lay("/mnt/UNCLOUD/uncloud.txt", "name = pi-1\nticket = "+ticket)
-		}, "cannot be taken off, so remove the file: read-only file system", true},
+		}, "cannot be taken off, so remove the file: read-only file system", true, ""},
 		"a file under another name": {func(w *world) { w.disk.lay("/mnt/UNCLOUD/uncloud.txt.txt", "name = pi-1") },
-			"there is uncloud.txt.txt on UNCLOUD, which is not read: call it uncloud.txt", false},
+			"there is uncloud.txt.txt on UNCLOUD, which is not read: call it uncloud.txt", false, ""},
 		"two tickets": {func(w *world) {
 			w.disk.lay("/mnt/ESP/uncloud.txt", "name = pi-1\nticket = "+ticket)
 			w.disk.lay("/mnt/ESP/uncloud.ticket", "uncloud-ticket-v1.other.one")
-		}, "uncloud.ticket on ESP: there is another ticket in uncloud.txt", false},
+		}, "uncloud.ticket on ESP: there is another ticket in uncloud.txt", false, named},
 		"settings in a ticket": {func(w *world) { w.disk.lay("/mnt/ESP/uncloud.ticket", "name = pi-1\n"+ticket) },
-			"it may hold a ticket and nothing else", false},
+			"it may hold a ticket and nothing else", false, named},
 		"a ticket in both, the same": {func(w *world) {
 			w.disk.lay("/mnt/ESP/uncloud.txt", "name = pi-1\nticket = "+ticket)
 			w.disk.lay("/mnt/ESP/uncloud.ticket", ticket)
-		}, "uncloud.txt on ESP and uncloud.ticket on ESP was read: name pi-1, ticket", true},
+		}, "uncloud.txt on ESP and uncloud.ticket on ESP was read: name pi-1, ticket", true, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -227,6 +237,10 @@ func TestWhatIsWrongIsSaidAndTheRestGoesOn(t *testing.T) {
 					t.Errorf("the cluster is not told: %q", trouble)
 				}
 				delete(after, "/var/lib/first/troubles")
+				if told := after["/var/lib/first/refused.json"]; told != tt.told {
+					t.Errorf("the cluster is told with %q, want %q", told, tt.told)
+				}
+				delete(after, "/var/lib/first/refused.json")
 				same(t, after, before, "a refused file changes nothing")
 			}
 			for _, s := range w.said {
@@ -240,15 +254,18 @@ func TestWhatIsWrongIsSaidAndTheRestGoesOn(t *testing.T) {
 
 func TestATroubleIsOverWhenItIs(t *testing.T) {
 	w := newWorld(t)
-	w.disk.lay("/mnt/ESP/uncloud.txt", "naame = pi-1\n")
+	w.disk.lay("/mnt/ESP/uncloud.txt", "naame = pi-1\nticket = "+ticket)
 	w.boot(t)
-	if w.file("/var/lib/first/troubles") == "" {
+	if w.file("/var/lib/first/troubles") == "" || w.file("/var/lib/first/refused.json") == "" {
 		t.Fatal("no trouble")
 	}
 	w.disk.lay("/mnt/ESP/uncloud.txt", "name = pi-1\n")
 	w.boot(t)
 	if got := w.file("/var/lib/first/troubles"); got != "" {
 		t.Errorf("it goes on: %q", got)
+	}
+	if got := w.file("/var/lib/first/refused.json"); got != "" {
+		t.Errorf("the ticket is left: %q", got)
 	}
 }
 

@@ -17,6 +17,7 @@ const (
 	ConfigFile   = "config.json"     // the agent, over its own configuration
 	TicketFile   = "ticket"          // the agent, which removes it when it has joined
 	TroublesFile = "troubles"        // the agent, which tells the cluster
+	RefusedFile  = "refused.json"    // the agent, which tells the cluster of a file that was refused
 	keysFile     = "authorized_keys" // sshd
 	networkFile  = "network/10-first-boot.network"
 	wifiDir      = "wifi"
@@ -36,6 +37,13 @@ type Config struct {
 	Labels     map[string]string `json:"labels,omitempty"`
 	Roles      []spec.Role       `json:"roles,omitempty"`
 	TicketFile string            `json:"ticketFile,omitempty"`
+}
+
+// Refused is of a file from which nothing was taken: who it is about, and the
+// ticket with which the cluster can be told.
+type Refused struct {
+	Name   string `json:"name,omitempty"`
+	Ticket string `json:"ticket"`
 }
 
 // file is one file of the directory, by its path in it.

@@ -49,6 +49,19 @@ func Parse(content []byte, checks Checks) (Settings, []Trouble) {
 	return p.settings, nil
 }
 
+// about reads of a file that is refused who it is about, where it says so.
+func about(content []byte, checks Checks) Refused {
+	text, err := decode(content)
+	if err != nil {
+		return Refused{}
+	}
+	p := parser{checks: checks, at: map[string]int{}}
+	for i, line := range linesOf(text) {
+		p.line(i+1, line)
+	}
+	return Refused{Name: p.settings.Name, Ticket: p.settings.Ticket}
+}
+
 type parser struct {
 	checks   Checks
 	settings Settings

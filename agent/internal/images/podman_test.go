@@ -30,9 +30,9 @@ func realPodman(t *testing.T) *podman.Engine {
 }
 
 // removeImage does what nobody but a person does.
-func removeImage(ctx context.Context, name string) error {
+func removeImage(ctx context.Context, socket, name string) error {
 	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(os.Getenv(socketEnv), "unix://"))
+		return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(socket, "unix://"))
 	}}}
 	defer client.CloseIdleConnections()
 	r, err := http.NewRequestWithContext(ctx, http.MethodDelete, "http://podman/v5.0.0/libpod/images/"+url.PathEscape(name), http.NoBody)
@@ -79,7 +79,7 @@ func fresh(t *testing.T, kinds ...string) []blob {
 // arrive pushes and looks at what Podman then has.
 func arrive(t *testing.T, s *Store, e *podman.Engine, p picture, want ...blob) {
 	t.Helper()
-	t.Cleanup(func() { removeImage(context.Background(), p.name) })
+	t.Cleanup(func() { removeImage(context.Background(), podmantest.Socket(t), p.name) })
 	mustPush(t, s, p, want...)
 	list, err := e.Images(t.Context())
 	if err != nil {
@@ -122,7 +122,7 @@ func TestPodmanHasLayersInAnotherForm(t *testing.T) {
 		known.content = unzipped(t, b[0])
 		arrive(t, s, e, picture{name: "localhost/uncloud-base:1", blobs: []blob{known}}, known)
 		p := picture{"localhost/uncloud-push:1", b, docker}
-		t.Cleanup(func() { removeImage(context.Background(), p.name) })
+		t.Cleanup(func() { removeImage(context.Background(), podmantest.Socket(t), p.name) })
 		if _, _, err := s.Receive(t.Context(), p.start(), stream(p.messages(b[0].digest()))); err != nil {
 			t.Errorf("docker %v: %v", docker, err)
 		}
@@ -147,7 +147,7 @@ func TestPodmanForgot(t *testing.T) {
 	b := fresh(t, "plain", "gzip")
 	p := picture{name: "localhost/uncloud-push:1", blobs: b}
 	arrive(t, s, e, p, b...)
-	if err := removeImage(t.Context(), p.name); err != nil {
+	if err := removeImage(t.Context(), podmantest.Socket(t), p.name); err != nil {
 		t.Fatal(err)
 	}
 	_, _, err := s.Receive(t.Context(), p.start(), stream(nil))

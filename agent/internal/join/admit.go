@@ -2,10 +2,12 @@ package join
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"uncloud/internal/faults"
 	"uncloud/internal/spec"
@@ -78,6 +80,54 @@ func Admit(state *spec.State, t Ticket, req Request, now time.Time, pick PickSub
 		Roles: roles, Schedulable: true,
 		Version: req.Version, OS: req.OS, Arch: req.Arch, JoinedAt: now,
 	}}, nil
+}
+
+// What a ticket holder may leave behind for people to read.
+const (
+	mostNotes   = 8
+	longestNote = 400
+)
+
+// Note is the ticket's row with what its holder says of a machine that cannot
+// ask to be admitted; changed tells whether that is anything new.
+func Note(state *spec.State, t Ticket, machine, name, text string, now time.Time) (row spec.Ticket, changed bool, err error) {
+	if err := checkTicket(state, t, Request{MachineID: machine}, now); err != nil {
+		return row, false, err
+	}
+	if !spec.IsID(spec.MachinePrefix, machine) {
+		return row, false, faults.New(faults.Invalid, "%q is no machine id", machine)
+	}
+	row, known := state.Tickets[t.ID]
+	if !known {
+		return row, false, faults.New(faults.NotReady, "this member does not have the ticket yet").WithHint("try again in a moment")
+	}
+	if text != "" {
+		words := strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) })
+		text = "machine " + SafeName(name) + " could not join: " + cut(strings.Join(words, " "), longestNote)
+	}
+	if row.Notes[machine] == text {
+		return row, false, nil
+	}
+	notes := maps.Clone(row.Notes)
+	if notes == nil {
+		notes = map[string]string{}
+	}
+	if notes[machine] = text; text == "" {
+		delete(notes, machine)
+	}
+	if len(notes) > mostNotes {
+		return row, false, faults.New(faults.Invalid, "ticket %s has %d notes already, and no more are kept", t.ID, mostNotes)
+	}
+	row.Notes = notes
+	return row, true, nil
+}
+
+// cut shortens a text to so many characters.
+func cut(text string, most int) string {
+	if r := []rune(text); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return text
 }
 
 // checkIdentity refuses an id that is none, and a key that is somebody's: the

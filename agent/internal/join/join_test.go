@@ -211,3 +211,57 @@ func TestSafeName(t *testing.T) {
 		}
 	}
 }
+
+func TestAHolderMayLeaveANote(t *testing.T) {
+	issuer := newKey(t)
+	state, ticket := cluster(issuer), sample()
+	ticket.IssuerKey = public(issuer)
+	row := spec.Ticket{ID: ticket.ID, Issuer: ticket.Issuer, Uses: ticket.Uses, ExpiresAt: ticket.ExpiresAt}
+	state.Tickets[row.ID] = row
+	leave := func(machine, text string, at time.Time) (bool, error) {
+		got, changed, err := Note(state, ticket, machine, "Pi 1", text, at)
+		if err == nil {
+			state.Tickets[row.ID] = got
+		}
+		return changed, err
+	}
+	machine := spec.DerivedID(spec.MachinePrefix, "2")
+	for _, again := range []bool{false, true} {
+		if changed, err := leave(machine, "uncloud.txt on ESP, line 3:\n\x1b[31mthere is no key", now); err != nil || changed == again {
+			t.Fatal(changed, err)
+		}
+	}
+	shown := func(at time.Time) string { return strings.Join(state.NotesOfTickets(ticket.Issuer, at), "\n") }
+	if got := shown(now); got != "machine pi-1 could not join: uncloud.txt on ESP, line 3: [31mthere is no key" {
+		t.Errorf("%q", got)
+	}
+	if len(state.TicketUses) != 0 {
+		t.Error("the ticket is used up")
+	}
+	if shown(ticket.ExpiresAt) != "" || state.NotesOfTickets("mch_other", now) != nil {
+		t.Error("shown elsewhere, or for ever")
+	}
+	state.Machines[machine] = spec.Machine{ID: machine}
+	if shown(now) != "" {
+		t.Error("shown of a member")
+	}
+	delete(state.Machines, machine)
+	if _, err := leave(machine, strings.Repeat("ä", 10_000), now); err != nil || len([]rune(shown(now))) > longestNote+100 {
+		t.Error(err, len(shown(now)))
+	}
+	if changed, err := leave(machine, "", now); err != nil || !changed || shown(now) != "" {
+		t.Error(changed, err, shown(now))
+	}
+	for i := range mostNotes + 1 {
+		_, err := leave(spec.DerivedID(spec.MachinePrefix, strings.Repeat("x", i+9)), "x", now)
+		if (i < mostNotes) != (err == nil) {
+			t.Error(i, err)
+		}
+	}
+	if _, err := leave("no id", "x", now); faults.CodeOf(err) != faults.Invalid {
+		t.Error(err)
+	}
+	if _, err := leave(machine, "x", ticket.ExpiresAt.Add(1)); faults.CodeOf(err) != faults.TicketExpired {
+		t.Error(err)
+	}
+}

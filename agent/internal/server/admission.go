@@ -41,3 +41,18 @@ func (s joinService) Admit(ctx context.Context, req *connect.Request[uncloudv1.A
 	}
 	return connect.NewResponse(res), nil
 }
+
+// Report keeps what a machine says that cannot ask to be admitted.
+func (s joinService) Report(ctx context.Context, req *connect.Request[uncloudv1.ReportRequest]) (*connect.Response[uncloudv1.ReportResponse], error) {
+	m, err := s.host.Member()
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Report(ctx, req.Msg); err != nil {
+		if !Decided(err) {
+			return nil, err
+		}
+		return connect.NewResponse(&uncloudv1.ReportResponse{Fault: wire.FaultMessage(faults.Of(err))}), nil
+	}
+	return connect.NewResponse(&uncloudv1.ReportResponse{}), nil
+}

@@ -94,6 +94,19 @@ func (p *Peers) HasImages(ctx context.Context, machine string, images []string) 
 	return res.Msg.GetPresent(), nil
 }
 
+// Report leaves a note with a member over a connection made with a ticket.
+func Report(ctx context.Context, dial func(ctx context.Context) (net.Conn, error), req *uncloudv1.ReportRequest) error {
+	hc := wire.NewClient(dial)
+	defer hc.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	res, err := uncloudv1connect.NewJoinServiceClient(hc, "http://member").Report(ctx, connect.NewRequest(req))
+	if err != nil {
+		return wire.Decode(err)
+	}
+	return wire.MessageFault(res.Msg.GetFault())
+}
+
 // Admit asks a member for admission over a connection made with a ticket.
 func Admit(ctx context.Context, dial func(ctx context.Context) (net.Conn, error), req *uncloudv1.AdmitRequest) (*uncloudv1.AdmitResponse, error) {
 	hc := wire.NewClient(dial)

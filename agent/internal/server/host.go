@@ -87,6 +87,8 @@ type Member struct {
 	AwaitLoaded func(ctx context.Context, v Version) error
 	// IssueTicket makes and records a ticket; the text is the file's content.
 	IssueTicket func(ctx context.Context, valid time.Duration, uses int) (id, text string, expires time.Time, err error)
+	// Report keeps a ticket holder's note, for people.
+	Report func(ctx context.Context, req *uncloudv1.ReportRequest) error
 	// Admit decides about a ticket holder and writes the rows.
 	Admit func(ctx context.Context, ticket string, req *uncloudv1.AdmitRequest) (*uncloudv1.AdmitResponse, error)
 	// ManagementAddress is derived from a machine's public key.

@@ -70,6 +70,9 @@ func (v view) machine(m spec.Machine) *uncloudv1.Machine {
 		out.Health = notes(v.member.Notes())
 	}
 	out.Health = append(out.Health, v.turnNote(m.ID)...)
+	for _, text := range v.NotesOfTickets(m.ID, time.Now()) {
+		out.Health = append(out.Health, &uncloudv1.HealthNote{Code: "ticket", Text: text})
+	}
 	return out
 }
 

@@ -2981,6 +2981,120 @@ func (x *AdmitResponse) GetVersion() uint64 {
 	return 0
 }
 
+type ReportRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Ticket string                 `protobuf:"bytes,1,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	// The id that the machine will ask to be admitted with.
+	MachineId string `protobuf:"bytes,2,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	Name      string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// One sentence; empty takes the note away.
+	Text          string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportRequest) Reset() {
+	*x = ReportRequest{}
+	mi := &file_uncloud_v1_machine_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportRequest) ProtoMessage() {}
+
+func (x *ReportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_machine_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
+func (*ReportRequest) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ReportRequest) GetTicket() string {
+	if x != nil {
+		return x.Ticket
+	}
+	return ""
+}
+
+func (x *ReportRequest) GetMachineId() string {
+	if x != nil {
+		return x.MachineId
+	}
+	return ""
+}
+
+func (x *ReportRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReportRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+type ReportResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fault         *Fault                 `protobuf:"bytes,1,opt,name=fault,proto3" json:"fault,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportResponse) Reset() {
+	*x = ReportResponse{}
+	mi := &file_uncloud_v1_machine_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportResponse) ProtoMessage() {}
+
+func (x *ReportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_machine_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
+func (*ReportResponse) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ReportResponse) GetFault() *Fault {
+	if x != nil {
+		return x.Fault
+	}
+	return nil
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	MachineId     string                 `protobuf:"bytes,1,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
@@ -2994,7 +3108,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_uncloud_v1_machine_proto_msgTypes[48]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3006,7 +3120,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_machine_proto_msgTypes[48]
+	mi := &file_uncloud_v1_machine_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3019,7 +3133,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{48}
+	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Member) GetMachineId() string {
@@ -3287,7 +3401,15 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"\x06subnet\x18\x05 \x01(\tR\x06subnet\x12,\n" +
 	"\amembers\x18\x06 \x03(\v2\x12.uncloud.v1.MemberR\amembers\x12\x12\n" +
 	"\x04site\x18\a \x01(\tR\x04site\x12\x18\n" +
-	"\aversion\x18\b \x01(\x04R\aversion\"\x90\x01\n" +
+	"\aversion\x18\b \x01(\x04R\aversion\"n\n" +
+	"\rReportRequest\x12\x16\n" +
+	"\x06ticket\x18\x01 \x01(\tR\x06ticket\x12\x1d\n" +
+	"\n" +
+	"machine_id\x18\x02 \x01(\tR\tmachineId\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\"9\n" +
+	"\x0eReportResponse\x12'\n" +
+	"\x05fault\x18\x01 \x01(\v2\x11.uncloud.v1.FaultR\x05fault\"\x90\x01\n" +
 	"\x06Member\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\tR\tmachineId\x12\x12\n" +
@@ -3320,9 +3442,10 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"\rRetireReplica\x12 .uncloud.v1.RetireReplicaRequest\x1a!.uncloud.v1.RetireReplicaResponse\x12Q\n" +
 	"\fRemoveVolume\x12\x1f.uncloud.v1.RemoveVolumeRequest\x1a .uncloud.v1.RemoveVolumeResponse\x12N\n" +
 	"\vAwaitLoaded\x12\x1e.uncloud.v1.AwaitLoadedRequest\x1a\x1f.uncloud.v1.AwaitLoadedResponse\x12H\n" +
-	"\tHasImages\x12\x1c.uncloud.v1.HasImagesRequest\x1a\x1d.uncloud.v1.HasImagesResponse2K\n" +
+	"\tHasImages\x12\x1c.uncloud.v1.HasImagesRequest\x1a\x1d.uncloud.v1.HasImagesResponse2\x8c\x01\n" +
 	"\vJoinService\x12<\n" +
-	"\x05Admit\x12\x18.uncloud.v1.AdmitRequest\x1a\x19.uncloud.v1.AdmitResponseB\"Z uncloud/api/uncloud/v1;uncloudv1b\x06proto3"
+	"\x05Admit\x12\x18.uncloud.v1.AdmitRequest\x1a\x19.uncloud.v1.AdmitResponse\x12?\n" +
+	"\x06Report\x12\x19.uncloud.v1.ReportRequest\x1a\x1a.uncloud.v1.ReportResponseB\"Z uncloud/api/uncloud/v1;uncloudv1b\x06proto3"
 
 var (
 	file_uncloud_v1_machine_proto_rawDescOnce sync.Once
@@ -3336,7 +3459,7 @@ func file_uncloud_v1_machine_proto_rawDescGZIP() []byte {
 	return file_uncloud_v1_machine_proto_rawDescData
 }
 
-var file_uncloud_v1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_uncloud_v1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_uncloud_v1_machine_proto_goTypes = []any{
 	(*InfoRequest)(nil),           // 0: uncloud.v1.InfoRequest
 	(*InfoResponse)(nil),          // 1: uncloud.v1.InfoResponse
@@ -3386,87 +3509,92 @@ var file_uncloud_v1_machine_proto_goTypes = []any{
 	(*HasImagesResponse)(nil),     // 45: uncloud.v1.HasImagesResponse
 	(*AdmitRequest)(nil),          // 46: uncloud.v1.AdmitRequest
 	(*AdmitResponse)(nil),         // 47: uncloud.v1.AdmitResponse
-	(*Member)(nil),                // 48: uncloud.v1.Member
-	nil,                           // 49: uncloud.v1.JoinRequest.LabelsEntry
-	nil,                           // 50: uncloud.v1.ExecStart.EnvEntry
-	nil,                           // 51: uncloud.v1.AdmitRequest.LabelsEntry
-	(*HealthNote)(nil),            // 52: uncloud.v1.HealthNote
-	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
-	(*Image)(nil),                 // 54: uncloud.v1.Image
-	(*Fault)(nil),                 // 55: uncloud.v1.Fault
+	(*ReportRequest)(nil),         // 48: uncloud.v1.ReportRequest
+	(*ReportResponse)(nil),        // 49: uncloud.v1.ReportResponse
+	(*Member)(nil),                // 50: uncloud.v1.Member
+	nil,                           // 51: uncloud.v1.JoinRequest.LabelsEntry
+	nil,                           // 52: uncloud.v1.ExecStart.EnvEntry
+	nil,                           // 53: uncloud.v1.AdmitRequest.LabelsEntry
+	(*HealthNote)(nil),            // 54: uncloud.v1.HealthNote
+	(*timestamppb.Timestamp)(nil), // 55: google.protobuf.Timestamp
+	(*Image)(nil),                 // 56: uncloud.v1.Image
+	(*Fault)(nil),                 // 57: uncloud.v1.Fault
 }
 var file_uncloud_v1_machine_proto_depIdxs = []int32{
-	52, // 0: uncloud.v1.InfoResponse.health:type_name -> uncloud.v1.HealthNote
-	49, // 1: uncloud.v1.JoinRequest.labels:type_name -> uncloud.v1.JoinRequest.LabelsEntry
+	54, // 0: uncloud.v1.InfoResponse.health:type_name -> uncloud.v1.HealthNote
+	51, // 1: uncloud.v1.JoinRequest.labels:type_name -> uncloud.v1.JoinRequest.LabelsEntry
 	1,  // 2: uncloud.v1.JoinProgress.info:type_name -> uncloud.v1.InfoResponse
 	11, // 3: uncloud.v1.WireGuardResponse.peers:type_name -> uncloud.v1.WireGuardPeer
-	53, // 4: uncloud.v1.WireGuardPeer.last_handshake:type_name -> google.protobuf.Timestamp
-	53, // 5: uncloud.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	53, // 6: uncloud.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	53, // 7: uncloud.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	55, // 4: uncloud.v1.WireGuardPeer.last_handshake:type_name -> google.protobuf.Timestamp
+	55, // 5: uncloud.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	55, // 6: uncloud.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	55, // 7: uncloud.v1.LogLine.at:type_name -> google.protobuf.Timestamp
 	15, // 8: uncloud.v1.ExecRequest.start:type_name -> uncloud.v1.ExecStart
 	16, // 9: uncloud.v1.ExecRequest.resize:type_name -> uncloud.v1.TerminalSize
-	50, // 10: uncloud.v1.ExecStart.env:type_name -> uncloud.v1.ExecStart.EnvEntry
+	52, // 10: uncloud.v1.ExecStart.env:type_name -> uncloud.v1.ExecStart.EnvEntry
 	16, // 11: uncloud.v1.ExecStart.size:type_name -> uncloud.v1.TerminalSize
-	54, // 12: uncloud.v1.ListImagesResponse.images:type_name -> uncloud.v1.Image
+	56, // 12: uncloud.v1.ListImagesResponse.images:type_name -> uncloud.v1.Image
 	23, // 13: uncloud.v1.PushImageRequest.start:type_name -> uncloud.v1.PushImageStart
 	27, // 14: uncloud.v1.StoreStatusResponse.sites:type_name -> uncloud.v1.SiteStatus
 	28, // 15: uncloud.v1.StoreStatusResponse.peers:type_name -> uncloud.v1.PeerStatus
-	53, // 16: uncloud.v1.PeerStatus.last_sync:type_name -> google.protobuf.Timestamp
-	53, // 17: uncloud.v1.StoreBackup.created_at:type_name -> google.protobuf.Timestamp
+	55, // 16: uncloud.v1.PeerStatus.last_sync:type_name -> google.protobuf.Timestamp
+	55, // 17: uncloud.v1.StoreBackup.created_at:type_name -> google.protobuf.Timestamp
 	31, // 18: uncloud.v1.BackupStoreResponse.backup:type_name -> uncloud.v1.StoreBackup
 	31, // 19: uncloud.v1.RestoreStoreRequest.backup:type_name -> uncloud.v1.StoreBackup
-	55, // 20: uncloud.v1.RunReplicaResponse.fault:type_name -> uncloud.v1.Fault
-	51, // 21: uncloud.v1.AdmitRequest.labels:type_name -> uncloud.v1.AdmitRequest.LabelsEntry
-	55, // 22: uncloud.v1.AdmitResponse.fault:type_name -> uncloud.v1.Fault
-	48, // 23: uncloud.v1.AdmitResponse.members:type_name -> uncloud.v1.Member
-	0,  // 24: uncloud.v1.MachineService.Info:input_type -> uncloud.v1.InfoRequest
-	2,  // 25: uncloud.v1.MachineService.Init:input_type -> uncloud.v1.InitRequest
-	3,  // 26: uncloud.v1.MachineService.Join:input_type -> uncloud.v1.JoinRequest
-	5,  // 27: uncloud.v1.MachineService.Reset:input_type -> uncloud.v1.ResetRequest
-	9,  // 28: uncloud.v1.MachineService.WireGuard:input_type -> uncloud.v1.WireGuardRequest
-	7,  // 29: uncloud.v1.MachineService.Authority:input_type -> uncloud.v1.AuthorityRequest
-	12, // 30: uncloud.v1.MachineService.Logs:input_type -> uncloud.v1.LogsRequest
-	14, // 31: uncloud.v1.MachineService.Exec:input_type -> uncloud.v1.ExecRequest
-	18, // 32: uncloud.v1.MachineService.ListImages:input_type -> uncloud.v1.ListImagesRequest
-	20, // 33: uncloud.v1.MachineService.HasBlobs:input_type -> uncloud.v1.HasBlobsRequest
-	22, // 34: uncloud.v1.MachineService.PushImage:input_type -> uncloud.v1.PushImageRequest
-	25, // 35: uncloud.v1.MachineService.StoreStatus:input_type -> uncloud.v1.StoreStatusRequest
-	29, // 36: uncloud.v1.MachineService.CheckStore:input_type -> uncloud.v1.CheckStoreRequest
-	32, // 37: uncloud.v1.MachineService.BackupStore:input_type -> uncloud.v1.BackupStoreRequest
-	34, // 38: uncloud.v1.MachineService.RestoreStore:input_type -> uncloud.v1.RestoreStoreRequest
-	36, // 39: uncloud.v1.PeerService.RunReplica:input_type -> uncloud.v1.RunReplicaRequest
-	38, // 40: uncloud.v1.PeerService.RetireReplica:input_type -> uncloud.v1.RetireReplicaRequest
-	40, // 41: uncloud.v1.PeerService.RemoveVolume:input_type -> uncloud.v1.RemoveVolumeRequest
-	42, // 42: uncloud.v1.PeerService.AwaitLoaded:input_type -> uncloud.v1.AwaitLoadedRequest
-	44, // 43: uncloud.v1.PeerService.HasImages:input_type -> uncloud.v1.HasImagesRequest
-	46, // 44: uncloud.v1.JoinService.Admit:input_type -> uncloud.v1.AdmitRequest
-	1,  // 45: uncloud.v1.MachineService.Info:output_type -> uncloud.v1.InfoResponse
-	1,  // 46: uncloud.v1.MachineService.Init:output_type -> uncloud.v1.InfoResponse
-	4,  // 47: uncloud.v1.MachineService.Join:output_type -> uncloud.v1.JoinProgress
-	6,  // 48: uncloud.v1.MachineService.Reset:output_type -> uncloud.v1.ResetResponse
-	10, // 49: uncloud.v1.MachineService.WireGuard:output_type -> uncloud.v1.WireGuardResponse
-	8,  // 50: uncloud.v1.MachineService.Authority:output_type -> uncloud.v1.AuthorityResponse
-	13, // 51: uncloud.v1.MachineService.Logs:output_type -> uncloud.v1.LogLine
-	17, // 52: uncloud.v1.MachineService.Exec:output_type -> uncloud.v1.ExecResponse
-	19, // 53: uncloud.v1.MachineService.ListImages:output_type -> uncloud.v1.ListImagesResponse
-	21, // 54: uncloud.v1.MachineService.HasBlobs:output_type -> uncloud.v1.HasBlobsResponse
-	24, // 55: uncloud.v1.MachineService.PushImage:output_type -> uncloud.v1.PushImageResponse
-	26, // 56: uncloud.v1.MachineService.StoreStatus:output_type -> uncloud.v1.StoreStatusResponse
-	30, // 57: uncloud.v1.MachineService.CheckStore:output_type -> uncloud.v1.CheckStoreResponse
-	33, // 58: uncloud.v1.MachineService.BackupStore:output_type -> uncloud.v1.BackupStoreResponse
-	35, // 59: uncloud.v1.MachineService.RestoreStore:output_type -> uncloud.v1.RestoreStoreResponse
-	37, // 60: uncloud.v1.PeerService.RunReplica:output_type -> uncloud.v1.RunReplicaResponse
-	39, // 61: uncloud.v1.PeerService.RetireReplica:output_type -> uncloud.v1.RetireReplicaResponse
-	41, // 62: uncloud.v1.PeerService.RemoveVolume:output_type -> uncloud.v1.RemoveVolumeResponse
-	43, // 63: uncloud.v1.PeerService.AwaitLoaded:output_type -> uncloud.v1.AwaitLoadedResponse
-	45, // 64: uncloud.v1.PeerService.HasImages:output_type -> uncloud.v1.HasImagesResponse
-	47, // 65: uncloud.v1.JoinService.Admit:output_type -> uncloud.v1.AdmitResponse
-	45, // [45:66] is the sub-list for method output_type
-	24, // [24:45] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	57, // 20: uncloud.v1.RunReplicaResponse.fault:type_name -> uncloud.v1.Fault
+	53, // 21: uncloud.v1.AdmitRequest.labels:type_name -> uncloud.v1.AdmitRequest.LabelsEntry
+	57, // 22: uncloud.v1.AdmitResponse.fault:type_name -> uncloud.v1.Fault
+	50, // 23: uncloud.v1.AdmitResponse.members:type_name -> uncloud.v1.Member
+	57, // 24: uncloud.v1.ReportResponse.fault:type_name -> uncloud.v1.Fault
+	0,  // 25: uncloud.v1.MachineService.Info:input_type -> uncloud.v1.InfoRequest
+	2,  // 26: uncloud.v1.MachineService.Init:input_type -> uncloud.v1.InitRequest
+	3,  // 27: uncloud.v1.MachineService.Join:input_type -> uncloud.v1.JoinRequest
+	5,  // 28: uncloud.v1.MachineService.Reset:input_type -> uncloud.v1.ResetRequest
+	9,  // 29: uncloud.v1.MachineService.WireGuard:input_type -> uncloud.v1.WireGuardRequest
+	7,  // 30: uncloud.v1.MachineService.Authority:input_type -> uncloud.v1.AuthorityRequest
+	12, // 31: uncloud.v1.MachineService.Logs:input_type -> uncloud.v1.LogsRequest
+	14, // 32: uncloud.v1.MachineService.Exec:input_type -> uncloud.v1.ExecRequest
+	18, // 33: uncloud.v1.MachineService.ListImages:input_type -> uncloud.v1.ListImagesRequest
+	20, // 34: uncloud.v1.MachineService.HasBlobs:input_type -> uncloud.v1.HasBlobsRequest
+	22, // 35: uncloud.v1.MachineService.PushImage:input_type -> uncloud.v1.PushImageRequest
+	25, // 36: uncloud.v1.MachineService.StoreStatus:input_type -> uncloud.v1.StoreStatusRequest
+	29, // 37: uncloud.v1.MachineService.CheckStore:input_type -> uncloud.v1.CheckStoreRequest
+	32, // 38: uncloud.v1.MachineService.BackupStore:input_type -> uncloud.v1.BackupStoreRequest
+	34, // 39: uncloud.v1.MachineService.RestoreStore:input_type -> uncloud.v1.RestoreStoreRequest
+	36, // 40: uncloud.v1.PeerService.RunReplica:input_type -> uncloud.v1.RunReplicaRequest
+	38, // 41: uncloud.v1.PeerService.RetireReplica:input_type -> uncloud.v1.RetireReplicaRequest
+	40, // 42: uncloud.v1.PeerService.RemoveVolume:input_type -> uncloud.v1.RemoveVolumeRequest
+	42, // 43: uncloud.v1.PeerService.AwaitLoaded:input_type -> uncloud.v1.AwaitLoadedRequest
+	44, // 44: uncloud.v1.PeerService.HasImages:input_type -> uncloud.v1.HasImagesRequest
+	46, // 45: uncloud.v1.JoinService.Admit:input_type -> uncloud.v1.AdmitRequest
+	48, // 46: uncloud.v1.JoinService.Report:input_type -> uncloud.v1.ReportRequest
+	1,  // 47: uncloud.v1.MachineService.Info:output_type -> uncloud.v1.InfoResponse
+	1,  // 48: uncloud.v1.MachineService.Init:output_type -> uncloud.v1.InfoResponse
+	4,  // 49: uncloud.v1.MachineService.Join:output_type -> uncloud.v1.JoinProgress
+	6,  // 50: uncloud.v1.MachineService.Reset:output_type -> uncloud.v1.ResetResponse
+	10, // 51: uncloud.v1.MachineService.WireGuard:output_type -> uncloud.v1.WireGuardResponse
+	8,  // 52: uncloud.v1.MachineService.Authority:output_type -> uncloud.v1.AuthorityResponse
+	13, // 53: uncloud.v1.MachineService.Logs:output_type -> uncloud.v1.LogLine
+	17, // 54: uncloud.v1.MachineService.Exec:output_type -> uncloud.v1.ExecResponse
+	19, // 55: uncloud.v1.MachineService.ListImages:output_type -> uncloud.v1.ListImagesResponse
+	21, // 56: uncloud.v1.MachineService.HasBlobs:output_type -> uncloud.v1.HasBlobsResponse
+	24, // 57: uncloud.v1.MachineService.PushImage:output_type -> uncloud.v1.PushImageResponse
+	26, // 58: uncloud.v1.MachineService.StoreStatus:output_type -> uncloud.v1.StoreStatusResponse
+	30, // 59: uncloud.v1.MachineService.CheckStore:output_type -> uncloud.v1.CheckStoreResponse
+	33, // 60: uncloud.v1.MachineService.BackupStore:output_type -> uncloud.v1.BackupStoreResponse
+	35, // 61: uncloud.v1.MachineService.RestoreStore:output_type -> uncloud.v1.RestoreStoreResponse
+	37, // 62: uncloud.v1.PeerService.RunReplica:output_type -> uncloud.v1.RunReplicaResponse
+	39, // 63: uncloud.v1.PeerService.RetireReplica:output_type -> uncloud.v1.RetireReplicaResponse
+	41, // 64: uncloud.v1.PeerService.RemoveVolume:output_type -> uncloud.v1.RemoveVolumeResponse
+	43, // 65: uncloud.v1.PeerService.AwaitLoaded:output_type -> uncloud.v1.AwaitLoadedResponse
+	45, // 66: uncloud.v1.PeerService.HasImages:output_type -> uncloud.v1.HasImagesResponse
+	47, // 67: uncloud.v1.JoinService.Admit:output_type -> uncloud.v1.AdmitResponse
+	49, // 68: uncloud.v1.JoinService.Report:output_type -> uncloud.v1.ReportResponse
+	47, // [47:69] is the sub-list for method output_type
+	25, // [25:47] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_uncloud_v1_machine_proto_init() }
@@ -3481,7 +3609,7 @@ func file_uncloud_v1_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_uncloud_v1_machine_proto_rawDesc), len(file_uncloud_v1_machine_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

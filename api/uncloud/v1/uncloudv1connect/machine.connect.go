@@ -89,6 +89,8 @@ const (
 	PeerServiceHasImagesProcedure = "/uncloud.v1.PeerService/HasImages"
 	// JoinServiceAdmitProcedure is the fully-qualified name of the JoinService's Admit RPC.
 	JoinServiceAdmitProcedure = "/uncloud.v1.JoinService/Admit"
+	// JoinServiceReportProcedure is the fully-qualified name of the JoinService's Report RPC.
+	JoinServiceReportProcedure = "/uncloud.v1.JoinService/Report"
 )
 
 // MachineServiceClient is a client for the uncloud.v1.MachineService service.
@@ -746,6 +748,9 @@ func (UnimplementedPeerServiceHandler) HasImages(context.Context, *connect.Reque
 // JoinServiceClient is a client for the uncloud.v1.JoinService service.
 type JoinServiceClient interface {
 	Admit(context.Context, *connect.Request[v1.AdmitRequest]) (*connect.Response[v1.AdmitResponse], error)
+	// Leaves a note for people about a machine that holds the ticket and cannot
+	// ask to be admitted. It uses nothing up.
+	Report(context.Context, *connect.Request[v1.ReportRequest]) (*connect.Response[v1.ReportResponse], error)
 }
 
 // NewJoinServiceClient constructs a client for the uncloud.v1.JoinService service. By default, it
@@ -765,12 +770,19 @@ func NewJoinServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(joinServiceMethods.ByName("Admit")),
 			connect.WithClientOptions(opts...),
 		),
+		report: connect.NewClient[v1.ReportRequest, v1.ReportResponse](
+			httpClient,
+			baseURL+JoinServiceReportProcedure,
+			connect.WithSchema(joinServiceMethods.ByName("Report")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // joinServiceClient implements JoinServiceClient.
 type joinServiceClient struct {
-	admit *connect.Client[v1.AdmitRequest, v1.AdmitResponse]
+	admit  *connect.Client[v1.AdmitRequest, v1.AdmitResponse]
+	report *connect.Client[v1.ReportRequest, v1.ReportResponse]
 }
 
 // Admit calls uncloud.v1.JoinService.Admit.
@@ -778,9 +790,17 @@ func (c *joinServiceClient) Admit(ctx context.Context, req *connect.Request[v1.A
 	return c.admit.CallUnary(ctx, req)
 }
 
+// Report calls uncloud.v1.JoinService.Report.
+func (c *joinServiceClient) Report(ctx context.Context, req *connect.Request[v1.ReportRequest]) (*connect.Response[v1.ReportResponse], error) {
+	return c.report.CallUnary(ctx, req)
+}
+
 // JoinServiceHandler is an implementation of the uncloud.v1.JoinService service.
 type JoinServiceHandler interface {
 	Admit(context.Context, *connect.Request[v1.AdmitRequest]) (*connect.Response[v1.AdmitResponse], error)
+	// Leaves a note for people about a machine that holds the ticket and cannot
+	// ask to be admitted. It uses nothing up.
+	Report(context.Context, *connect.Request[v1.ReportRequest]) (*connect.Response[v1.ReportResponse], error)
 }
 
 // NewJoinServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -796,10 +816,18 @@ func NewJoinServiceHandler(svc JoinServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(joinServiceMethods.ByName("Admit")),
 		connect.WithHandlerOptions(opts...),
 	)
+	joinServiceReportHandler := connect.NewUnaryHandler(
+		JoinServiceReportProcedure,
+		svc.Report,
+		connect.WithSchema(joinServiceMethods.ByName("Report")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/uncloud.v1.JoinService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case JoinServiceAdmitProcedure:
 			joinServiceAdmitHandler.ServeHTTP(w, r)
+		case JoinServiceReportProcedure:
+			joinServiceReportHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -811,4 +839,8 @@ type UnimplementedJoinServiceHandler struct{}
 
 func (UnimplementedJoinServiceHandler) Admit(context.Context, *connect.Request[v1.AdmitRequest]) (*connect.Response[v1.AdmitResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.JoinService.Admit is not implemented"))
+}
+
+func (UnimplementedJoinServiceHandler) Report(context.Context, *connect.Request[v1.ReportRequest]) (*connect.Response[v1.ReportResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.JoinService.Report is not implemented"))
 }
