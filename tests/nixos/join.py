@@ -29,6 +29,7 @@ with subtest("a file with a slip is refused aloud, and the machine boots"):
     tell(f"nmae = shelf\nticket = {ticket}")
     two.wait_for_console_text('line 1: there is no key "nmae": did you mean name', timeout=300)
     two.wait_for_unit("uncloud.service")
+    one.wait_until_succeeds("uc machine ls 2>&1 | grep -q 'could not join: uncloud.txt on .*nmae'", timeout=120)
     t.assertIn("nmae", stick("cat uncloud.txt"))
     two.fail("uc machine ls")
 
@@ -40,6 +41,7 @@ with subtest("a file without one makes it a member, and nobody types a command")
         timeout=300,
     )
     two.wait_until_succeeds("uc machine ls -o json | jq -e '.machines | length == 2'", timeout=60)
+    one.fail("uc machine ls 2>&1 | grep 'could not join'")
     t.assertEqual("shelf", two.succeed("hostname").strip())
 
 with subtest("the secret is taken off the stick, and from the machine"):
