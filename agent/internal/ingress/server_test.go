@@ -362,14 +362,14 @@ func TestPortsThatAreTakenAtTheBeginning(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tcp.Close()
-	wantTaken(t, i.Load(t.Context(), i.input(), "impossible"), "TCP", i.set.HTTPPort)
+	wantTaken(t, i.Load(t.Context(), i.input()), "TCP", i.set.HTTPPort)
 	tcp.Close()
 	udp, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", i.set.HTTPSPort))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer udp.Close()
-	wantTaken(t, i.Load(t.Context(), i.input(), "impossible"), "UDP", i.set.HTTPSPort)
+	wantTaken(t, i.Load(t.Context(), i.input()), "UDP", i.set.HTTPSPort)
 	udp.Close()
 	i.load()
 	i.wantBody("web.shop.test", "first")
