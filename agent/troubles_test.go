@@ -36,7 +36,7 @@ func TestTroublesAreTakenBackByWhoRaisedThem(t *testing.T) {
 func TestATroubleSaysWhatToDo(t *testing.T) {
 	var all troubles
 	all.setError("ingress", "ingress", fmt.Errorf("load ingress: %w", faults.New(faults.Conflict, "a port is taken").WithHint("see who has it: ss -ltnp")))
-	if got := all.all(); len(got) != 1 || got[0].Text != "load ingress: a port is taken (see who has it: ss -ltnp)" {
+	if got := all.all(); len(got) != 1 || got[0].Text != "load ingress: a port is taken" || got[0].Hint != "see who has it: ss -ltnp" {
 		t.Errorf("%v", got)
 	}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // Where the agent writes the code of a health note.
-var codeForms = regexp.MustCompile(`Note\{+Code: "([a-z.-]+)"|\bnote\("([a-z.-]+)", |setError\("\w+", "([a-z.-]+)"|serviceNote\(.*, "([a-z.-]+)", `)
+var codeForms = regexp.MustCompile(`\bCode: +"([a-z]+\.[a-z-]+)"|Note\{+Code: "([a-z.-]+)"|\bnote\("([a-z.-]+)", |setError\("\w+", "([a-z.-]+)"|serviceNote\(.*, "([a-z.-]+)", `)
 
 // TestHealthCodesAreDocumented: scripts may rely on the codes, so each has a
 // row in docs/cli-json.md, and each row has its code.

@@ -31,9 +31,6 @@ type Upgrade struct {
 	System     string `col:"system"`
 	Generation int    `col:"generation"`
 	Rollback   bool   `col:"rollback"`
-	// Locked is, by the reference of a flake, what it was when the first of the
-	// machines read it: those after it go to that, and to nothing pushed since.
-	Locked map[string]string `col:"locked"`
 
 	Restart bool `col:"restart"` // boot it, instead of switching to it
 	Drain   bool `col:"drain"`   // move replicas away before
@@ -43,6 +40,10 @@ type Upgrade struct {
 	StartedBy string       `col:"started_by"` // machine that was asked
 	StartedAt time.Time    `col:"started_at"`
 	EndedAt   time.Time    `col:"ended_at"`
+
+	// Locked is, by the reference of a flake, what it was when the first of the
+	// machines read it: those after it go to that, and to nothing pushed since.
+	Locked map[string]string `col:"locked"`
 }
 
 // TurnStage is where a machine is in its turn.

@@ -95,7 +95,7 @@ func Note(state *spec.State, t Ticket, machine, name, text string, now time.Time
 		return row, false, err
 	}
 	if !spec.IsID(spec.MachinePrefix, machine) {
-		return row, false, faults.New(faults.Invalid, "%q is no machine id", machine)
+		return row, false, faults.New(faults.Invalid, "%q is no machine id", machine).WithHint("it is the id in the machine's own identity file: uncloudd status")
 	}
 	row, known := state.Tickets[t.ID]
 	if !known {
@@ -116,7 +116,8 @@ func Note(state *spec.State, t Ticket, machine, name, text string, now time.Time
 		delete(notes, machine)
 	}
 	if len(notes) > mostNotes {
-		return row, false, faults.New(faults.Invalid, "ticket %s has %d notes already, and no more are kept", t.ID, mostNotes)
+		return row, false, faults.New(faults.Invalid, "ticket %s has %d notes already, and no more are kept", t.ID, mostNotes).
+			WithHint("see them: uc machine ls; take the ticket back: uc machine ticket revoke %s", t.ID)
 	}
 	row.Notes = notes
 	return row, true, nil

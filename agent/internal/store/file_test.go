@@ -346,7 +346,7 @@ func TestFileOfTheFirstAgents(t *testing.T) {
 	put(t, s, project(1))
 	before := digest(t, s)
 	if err := s.file.w.script(`DROP TABLE _quarantine; DROP TABLE upgrades; DROP TABLE turns;
-		ALTER TABLE machines DROP COLUMN system; ALTER TABLE machines DROP COLUMN nixos; PRAGMA user_version = 1`); err != nil {
+		ALTER TABLE machines DROP COLUMN system; ALTER TABLE machines DROP COLUMN nixos; ALTER TABLE tickets DROP COLUMN notes; PRAGMA user_version = 1`); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {

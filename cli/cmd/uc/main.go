@@ -14,9 +14,22 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the second Ctrl-C ends the process at once
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go interrupts(cancel)
 	os.Exit(command.Main(ctx, process()))
+}
+
+// interrupts ends the command at the first Ctrl-C, and the process at the
+// second. Both are read here: a context of package signal loses one that comes
+// before it was told to stop.
+func interrupts(cancel context.CancelFunc) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	<-signals
+	cancel()
+	<-signals
+	os.Exit(command.ExitInterrupted)
 }
 
 func process() command.Process {

@@ -23,11 +23,13 @@ type Process struct {
 	Version string
 }
 
-// Exit codes.
+// ExitInterrupted is the exit code after Ctrl-C, as shells have it.
+const ExitInterrupted = 130
+
+// Other exit codes.
 const (
-	exitFault       = 1
-	exitUsage       = 2
-	exitInterrupted = 130
+	exitFault = 1
+	exitUsage = 2
 )
 
 // app is what all verbs share: the process, how it looks, and the connection,
@@ -60,7 +62,7 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 		return exitUsage
 	}
 	if ctx.Err() != nil {
-		return exitInterrupted
+		return ExitInterrupted
 	}
 	return exitFault
 }

@@ -41,8 +41,12 @@ func (a *app) followUpgrade(ctx context.Context, output format, begin func(conte
 		}
 	}
 	switch {
-	case ctx.Err() != nil && w.last != nil:
-		return faults.New(faults.Interrupted, "interrupted; the machines go on with the upgrade").
+	case ctx.Err() != nil:
+		sentence := "interrupted; the machines go on with the upgrade"
+		if w.last == nil {
+			sentence = "interrupted; if the upgrade has begun, the machines go on with it"
+		}
+		return faults.New(faults.Interrupted, "%s", sentence).
 			WithHint("watch on: uc machine upgrade --watch; end it: uc machine upgrade --stop").Because(ctx.Err())
 	case err != nil:
 		return err
