@@ -230,6 +230,9 @@ What ` + "`code`" + ` of a [HealthNote](#healthnote) can be. Like fields, they s
 |---|---|---|
 | ` + "`engine`" + ` | machine | Podman does not answer, or has no network for containers |
 | ` + "`firewall`" + ` | machine | the rules of the cluster cannot be loaded |
+| ` + "`firewall.forward-drop`" + ` | machine | a chain of its own firewall drops what is forwarded to and from containers |
+| ` + "`firewall.input-drop`" + ` | machine | a chain of its own firewall drops what other machines send it |
+| ` + "`firewall.not-owned`" + ` | machine | its kernel lets other programs remove the rules of the cluster |
 | ` + "`first-boot`" + ` | machine | something in uncloud.txt could not be done |
 | ` + "`ingress`" + ` | machine | the ingress cannot load its configuration |
 | ` + "`ingress.route`" + ` | machine | a service asks for a route that this ingress cannot serve |
@@ -238,8 +241,10 @@ What ` + "`code`" + ` of a [HealthNote](#healthnote) can be. Like fields, they s
 | ` + "`store`" + ` | machine | the replicated state cannot be written |
 | ` + "`store.clock`" + ` | machine | its clock and that of another machine differ too much |
 | ` + "`store.clone`" + ` | machine | another machine runs on a copy of its disk |
+| ` + "`store.full`" + ` | machine | no space is left for the replicated state, and changes are refused until there is |
 | ` + "`store.quarantine`" + ` | machine | rows of others that do not fit their tables are set aside |
 | ` + "`store.unreadable`" + ` | machine | rows of others that a newer agent wrote cannot be read |
+| ` + "`ticket`" + ` | machine | a machine with a ticket of this one could not join, and why |
 | ` + "`upgrade`" + ` | machine | it is being upgraded, or its upgrade failed |
 | ` + "`route-taken`" + ` | service | another service has the host name or port that it asks for |
 | ` + "`superseded`" + ` | service | its last rollout ended because another revision won |
