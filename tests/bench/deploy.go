@@ -71,10 +71,11 @@ func benchDeploy(ctx context.Context, l *lab.Lab) error {
 		deploys, sequences, bursts = append(deploys, deploy), append(sequences, sequence), append(bursts, burst)
 	}
 	d, s, b := median(deploys), median(sequences), median(bursts)
-	ratio := d.Seconds() / s.Seconds()
+	ratio := d.Seconds() / min(s, b).Seconds()
 	fmt.Printf("uc deploy of %d replicas on 3 machines: median %d ms of %d\n", replicas, d.Milliseconds(), rounds)
-	fmt.Printf("the same creates and starts, on 3 machines at once, on each one by one: %d ms; ratio %.2f, promised %.2f\n", s.Milliseconds(), ratio, bound)
+	fmt.Printf("the same creates and starts, on 3 machines at once, on each one by one: %d ms; ratio %.2f\n", s.Milliseconds(), d.Seconds()/s.Seconds())
 	fmt.Printf("the same, all at once: %d ms; ratio %.2f\n", b.Milliseconds(), d.Seconds()/b.Seconds())
+	fmt.Printf("beside the faster of the two: ratio %.2f, promised %.2f\n", ratio, bound)
 	if ratio > bound {
 		return fmt.Errorf("ratio %.2f is over %.2f", ratio, bound)
 	}
