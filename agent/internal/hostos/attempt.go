@@ -77,8 +77,11 @@ type Attempt struct {
 	Boot     string        `json:"boot"`
 	Deadline time.Duration `json:"deadline,omitempty"`
 
-	// Armed is set before the default is touched.
-	Armed bool `json:"armed,omitempty"`
+	// Armed is set before the default is touched, and with it Newest: the highest
+	// number of the profile then. What is above it and leads to New was made by
+	// this attempt, and goes with it when it fails.
+	Armed  bool `json:"armed,omitempty"`
+	Newest int  `json:"newest,omitempty"`
 	// ByHand is set when a person activated another system in this boot, and
 	// only the default is left to return.
 	ByHand bool `json:"byHand,omitempty"`
@@ -109,6 +112,16 @@ type Seen struct {
 	Current string        // system that runs
 	Booted  string        // system that was booted
 	Default Generation    // of the profile
+	Newest  int           // the highest number of the profile; 0 is none
+	// InMemory is the folder of the journal where a restart empties it.
+	InMemory string
+}
+
+// Made are the generations of a system that an attempt made: those above a
+// number. After 0, of a journal that does not say, is none.
+type Made struct {
+	System string
+	After  int
 }
 
 func (o Order) reason() string {

@@ -1,6 +1,7 @@
 package hostos
 
 import (
+	"errors"
 	"testing"
 	"time"
 )
@@ -37,11 +38,74 @@ func TestADefaultThatWasSetByHandStays(t *testing.T) {
 	b := newBench(t, t.TempDir())
 	b.order(Order{ID: "upg_1", Want: WantGo, Target: Target{System: newSystem}, Restart: true, Within: time.Hour})
 	b.live()
-	if b.twin.MakeDefault(t.Context(), Generation{System: third}) != nil || b.twin.Try(t.Context(), third) != nil {
+	if b.twin.MakeDefault(t.Context(), Generation{System: third}, Made{}) != nil || b.twin.Try(t.Context(), third) != nil {
 		t.Fatal()
 	}
 	b.live()
 	if b.attempt().Step != Failed || b.twin.Loader() != third || b.twin.Running() != third {
+		t.Errorf("runs %s, would boot %s, %+v", b.twin.Running(), b.twin.Loader(), b.attempt())
+	}
+}
+
+// Whoever activates another system while the attempt is at something keeps it,
+// and the machine is not restarted.
+func TestWhatIsActivatedByHandInTheMiddleStays(t *testing.T) {
+	const third, byHand = "/nix/store/ccc-nixos-3", "ccc-nixos-3 was activated by hand in the meantime"
+	for name, c := range map[string]struct {
+		moment string // when it is activated
+		cut    bool   // and the process ends then
+		want   string
+	}{
+		"the switch fails":              {"after try " + newSystem, false, "no; " + byHand},
+		"the process ends in it":        {"after try " + newSystem, true, byHand},
+		"the former is activated again": {"after try " + oldSystem, false, "no; " + byHand},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, t.TempDir())
+			done := false
+			b.twin.OnMoment(func(moment string) {
+				if moment != c.moment || done {
+					return
+				}
+				done = true
+				if err := b.twin.Try(t.Context(), third); err != nil {
+					t.Fatal(err)
+				}
+				if c.cut {
+					panic(cut{})
+				}
+			})
+			b.twin.Refuse("try "+newSystem, errors.New("no"))
+			if c.moment == "after try "+oldSystem {
+				b.twin.current = newSystem // half of it
+				b.twin.booted = newSystem
+				if err := b.host.files.saveAttempt(Attempt{ID: "upg_1", Step: Returning, New: newSystem, Former: oldSystem, Boot: "boot-1", Error: "no"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.order(Order{ID: "upg_1", Want: WantGo, Target: Target{System: newSystem}, Within: time.Hour})
+			b.live()
+			if a := b.attempt(); a.Step != Failed || a.Stuck || a.Error != c.want || b.twin.Running() != third || b.restarts > 0 {
+				t.Errorf("runs %s after %d restarts, %+v", b.twin.Running(), b.restarts, a)
+			}
+		})
+	}
+}
+
+// What it set for the next boot stays as well.
+func TestTheDefaultThatWasSetByHandInTheMiddleStays(t *testing.T) {
+	const third = "/nix/store/ccc-nixos-3"
+	b := newBench(t, t.TempDir())
+	if err := b.host.files.saveAttempt(Attempt{ID: "upg_1", Step: Returning, New: newSystem, Former: oldSystem, Default: Generation{1, oldSystem},
+		Boot: "boot-1", Armed: true, Newest: 1, Error: "no"}); err != nil {
+		t.Fatal(err)
+	}
+	if b.twin.MakeDefault(t.Context(), Generation{System: third}, Made{}) != nil || b.twin.Try(t.Context(), third) != nil {
+		t.Fatal()
+	}
+	b.order(Order{ID: "upg_1", Want: WantGo, Target: Target{System: newSystem}, Within: time.Hour})
+	b.live()
+	if b.attempt().Step != Failed || b.twin.Loader() != third || b.twin.Running() != third || b.restarts > 0 {
 		t.Errorf("runs %s, would boot %s, %+v", b.twin.Running(), b.twin.Loader(), b.attempt())
 	}
 }

@@ -145,6 +145,9 @@ func (b *bench) judge(t rapid.TB, o Order) {
 			t.Fatalf("done, but kept is %t, %s runs and %s would be booted", b.kept, b.twin.Running(), b.twin.Loader())
 		}
 	case Failed:
+		if all, err := b.twin.Generations(); err != nil || len(all) != 1 {
+			t.Fatalf("failed, and a generation of it is left: %+v %v", all, err)
+		}
 		if a.Stuck || a.Error == "" || b.twin.Running() != oldSystem || b.twin.Loader() != oldSystem {
 			t.Fatalf("%+v; %s runs and %s would be booted", a, b.twin.Running(), b.twin.Loader())
 		}

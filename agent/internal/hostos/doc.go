@@ -34,7 +34,7 @@
 //	watching   the new system runs and waits to be confirmed, within a time
 //	keeping    it is confirmed: it becomes the default, if it is not
 //	returning  the former system runs and is the default again, if need be after
-//	           another restart
+//	           another restart; the generation that the attempt made is deleted
 //	done, failed
 //
 // What comes next is a pure function (Next) of the journal, the orders and what
@@ -42,6 +42,29 @@
 // repeats the step that the journal names: each may be repeated. A machine that
 // was started anew in the middle of an attempt goes on only if it booted the new
 // system, was meant to, and did so for the first time; everything else returns.
+//
+// A system that a person activates in the meantime stays, whatever the attempt
+// is at.
+//
+// # What the boot loader boots
+//
+// That of systemd-boot keeps as many of the newest generations as its
+// configurationLimit says. So what failed is deleted before the boot loader is
+// told of the way back: otherwise three failures would push out what works, and
+// what did not fit the partition would not fit again. The journal has the
+// profile's highest number of the moment before the default was touched; what
+// is above it and leads to the attempt's system is the attempt's. Where the boot
+// loader cannot be told it may name that system, which is a generation again
+// then, so that the garbage collector leaves it.
+//
+// For a generation that is older than those that it keeps, systemd-boot's
+// builder ends well and changes nothing. So its configuration is read, where
+// that is what booted the machine, and such a generation is made anew with the
+// next number. Only then: a generation that can be booted keeps the number by
+// which people know it, and a rollback after a rollback goes further back.
+//
+// The file systems of the store and of the profile are synced before the boot
+// loader is told as well as afterwards: it must not name what a power cut takes.
 //
 // # What this package touches
 //
@@ -52,7 +75,9 @@
 //	/run/booted-system                 link to the system that was booted
 //	/nix/var/nix/profiles/system       link to the link of the default generation
 //	/nix/var/nix/profiles/system-N-link  links to systems; the time of the link is
-//	                                   when the generation was made
+//	                                   when the generation was made. One is made by
+//	                                   hand, without a program, where the boot loader
+//	                                   could not be told of a way back
 //	SYSTEM/nixos-version               such as 26.05.20260819.b18a4b9
 //	SYSTEM/system                      such as x86_64-linux; another one is refused
 //	SYSTEM/etc/systemd/system/uncloud.service, uncloud-host.service and
@@ -69,7 +94,12 @@
 //	                                   makes the boot loader boot the default
 //	                                   generation of the profile; nothing else
 //
-// Either may fail with any exit code; the last lines that it writes to standard
+//	/sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f
+//	                                   names systemd-boot where that booted the machine
+//	/boot, /efi or /boot/efi: loader/loader.conf
+//	                                   then: which generation it boots; only read
+//
+// Either switch may fail with any exit code; the last lines that it writes to standard
 // output or error are shown to people. Other programs, found in PATH:
 //
 //	nix --extra-experimental-features "nix-command flakes" flake metadata
@@ -80,6 +110,7 @@
 //	nix-store --realise PATH --add-root /var/lib/uncloud-host/staged
 //	nix-env --profile /nix/var/nix/profiles/system --set SYSTEM
 //	nix-env --profile /nix/var/nix/profiles/system --switch-generation N
+//	nix-env --profile /nix/var/nix/profiles/system --delete-generations N...
 //	systemctl reboot
 //
 // At boot the machine has to set both links in /run before uncloud-host.service

@@ -1,7 +1,6 @@
 package hostos
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -32,16 +31,12 @@ func (n NixOS) Is() bool {
 // Generations are those of the profile, the oldest first. What runs and is none
 // of them, because a person tried it, is the last, with number 0.
 func (n NixOS) Generations() ([]Info, error) {
-	links, err := filepath.Glob(n.path(profile + "-*-link"))
+	numbers, err := n.numbers()
 	if err != nil {
 		return nil, err
 	}
 	var all []Info
-	for _, link := range links {
-		number, ok := numberOf(link)
-		if !ok {
-			continue
-		}
+	for _, number := range numbers {
 		g, err := n.info(number)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it was deleted while this looked
@@ -51,8 +46,32 @@ func (n NixOS) Generations() ([]Info, error) {
 		}
 		all = append(all, g)
 	}
-	slices.SortFunc(all, func(a, b Info) int { return cmp.Compare(a.Number, b.Number) })
 	return n.mark(all)
+}
+
+// numbers are those of the profile's generations, the lowest first.
+func (n NixOS) numbers() ([]int, error) {
+	links, err := filepath.Glob(n.path(profile + "-*-link"))
+	if err != nil {
+		return nil, err
+	}
+	var all []int
+	for _, link := range links {
+		if number, ok := numberOf(link); ok {
+			all = append(all, number)
+		}
+	}
+	slices.Sort(all)
+	return all, nil
+}
+
+// newest is the highest number; 0 where there are no generations.
+func (n NixOS) newest() (int, error) {
+	all, err := n.numbers()
+	if err != nil || len(all) == 0 {
+		return 0, err
+	}
+	return all[len(all)-1], nil
 }
 
 func numberOf(link string) (int, bool) {

@@ -27,8 +27,11 @@ type Machine interface {
 	// off, anything between the two systems may run.
 	Try(ctx context.Context, system string) error
 	// MakeDefault makes a system what the machine boots, as this generation of
-	// the profile, or as a new one for number 0.
-	MakeDefault(ctx context.Context, g Generation) error
+	// the profile, or as a new one for number 0, and where the boot loader no
+	// longer has that one. What failed made is deleted before the boot loader is
+	// told, which has room for few; it stays where the boot loader cannot be told,
+	// which may boot it then.
+	MakeDefault(ctx context.Context, g Generation, failed Made) error
 	// Restart begins a restart and returns, or tells why there is none.
 	Restart(ctx context.Context) error
 }
@@ -222,7 +225,7 @@ func (h *Host) do(ctx context.Context, a Attempt, act Action) error {
 	case Try:
 		err = h.try(whole, a)
 	case MakeDefault:
-		err = h.Machine.MakeDefault(whole, Generation{Number: a.Target.Generation, System: a.New})
+		err = h.Machine.MakeDefault(whole, Generation{Number: a.Target.Generation, System: a.New}, Made{})
 	case Return:
 		err = h.giveBack(whole, a)
 	case Restart:
@@ -319,14 +322,14 @@ func neverEnds(system string, within time.Duration) error {
 func (h *Host) giveBack(ctx context.Context, a Attempt) error {
 	var errs []error
 	if a.Armed {
-		errs = append(errs, h.Machine.MakeDefault(ctx, a.Default))
+		errs = append(errs, h.Machine.MakeDefault(ctx, a.Default, Made{a.New, a.Newest}))
 	}
 	s, err := h.Machine.Seen(ctx)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
 	bootedNew := a.Restart && s.Booted == a.New && !a.WentBack
-	if s.Current != a.Former && !bootedNew && !a.ByHand {
+	if s.Current != a.Former && !bootedNew && !a.ByHand && !a.activated(s) {
 		errs = append(errs, h.tryFormer(ctx, a))
 	}
 	return errors.Join(errs...)

@@ -37,11 +37,15 @@ func Next(a Attempt, o Order, s Seen) (Attempt, Action) {
 	}
 	switch a.Step {
 	case Staging:
-		return a.stage(o)
+		return a.stage(o, s)
 	case Staged:
 		return a.begin(o, s)
 	case Watching:
 		return a.watch(o, s)
+	case Trying, Returning, GoingBack:
+		if !a.ByHand && a.activated(s) {
+			return a.leave(s)
+		}
 	}
 	return a, actions[a.Step]
 }
@@ -52,11 +56,23 @@ var actions = map[Step]Action{
 	Done: Nothing, Failed: Nothing,
 }
 
-func (a Attempt) stage(o Order) (Attempt, Action) {
+func (a Attempt) stage(o Order, s Seen) (Attempt, Action) {
 	if o.Want == WantStop {
 		return a.fail(o.reason()), Nothing
 	}
+	if why := a.forgotten(s); why != "" {
+		return a.fail(why), Nothing
+	}
 	return a, Stage
+}
+
+// forgotten is why the attempt would not be known any more after its restart,
+// and nobody would return from it.
+func (a Attempt) forgotten(s Seen) string {
+	if !a.Restart || s.InMemory == "" {
+		return ""
+	}
+	return "a restart would forget this upgrade, for " + s.InMemory + " is in memory: keep it on a disk, or leave out --reboot"
 }
 
 func (a Attempt) begin(o Order, s Seen) (Attempt, Action) {
@@ -67,13 +83,16 @@ func (a Attempt) begin(o Order, s Seen) (Attempt, Action) {
 	default:
 		return a, Wait
 	}
+	if why := a.forgotten(s); why != "" {
+		return a.fail(why), Nothing
+	}
 	a.Former, a.Default = s.Current, s.Default
 	if a.New == s.Current && a.New == s.Default.System && (!a.Restart || a.New == s.Booted) {
 		a.Step = Done // there already
 		return a, Nothing
 	}
 	if a.Restart {
-		a.Step, a.Armed = Arming, true
+		a.Step, a.Armed, a.Newest = Arming, true, s.Newest
 		return a, MakeDefault
 	}
 	a.Step = Trying
@@ -83,15 +102,9 @@ func (a Attempt) begin(o Order, s Seen) (Attempt, Action) {
 func (a Attempt) watch(o Order, s Seen) (Attempt, Action) {
 	switch {
 	case s.Current != a.New:
-		// A person did that, and it is not taken back. What nobody confirmed is
-		// not booted next, all the same.
-		why := Name(s.Current) + " was activated by hand in the meantime"
-		if a.ByHand = a.Armed && s.Default.System == a.New; a.ByHand {
-			return a.turnBack(why), Return
-		}
-		return a.fail(why), Nothing
+		return a.leave(s)
 	case o.Want == WantKeep:
-		a.Step, a.Armed = Keeping, true
+		a.Step, a.Armed, a.Newest = Keeping, true, s.Newest
 		return a, MakeDefault
 	case o.Want == WantStop:
 		return a.turnBack(o.reason()), Return
@@ -99,6 +112,31 @@ func (a Attempt) watch(o Order, s Seen) (Attempt, Action) {
 		return a.turnBack("nobody confirmed it within " + short(a.Within)), Return
 	}
 	return a, Wait
+}
+
+// activated tells whether a person activated, since the boot, a system that is
+// neither of the attempt's two.
+func (a Attempt) activated(s Seen) bool {
+	return s.Current != a.New && s.Current != a.Former && s.Current != s.Booted
+}
+
+// leave ends the attempt where a person activated another system, which is not
+// taken back. What nobody confirmed is not booted next, all the same.
+func (a Attempt) leave(s Seen) (Attempt, Action) {
+	why := a.byHand(s)
+	if a.ByHand = a.Armed && s.Default.System == a.New; a.ByHand {
+		return a.turnBack(why), Return
+	}
+	return a.fail(why), Nothing
+}
+
+// byHand is a sentence for that, after what had failed before.
+func (a Attempt) byHand(s Seen) string {
+	why := Name(s.Current) + " was activated by hand in the meantime"
+	if a.Error != "" {
+		why = a.Error + "; " + why
+	}
+	return why
 }
 
 // decides tells whether the step is one in which an order or the time is asked.
@@ -190,11 +228,14 @@ func (a Attempt) notRestarted(err error) Attempt {
 // booted its kernel still runs, and where the former could not be activated the
 // boot does it.
 func (a Attempt) returned(err error, s Seen) Attempt {
-	needsBoot := !a.ByHand && (a.Restart && s.Booted == a.New && a.New != a.Default.System || s.Current != a.Former)
+	activated := !a.ByHand && a.activated(s)
+	needsBoot := !a.ByHand && !activated && (a.Restart && s.Booted == a.New && a.New != a.Default.System || s.Current != a.Former)
 	if err != nil {
 		a.Error += "; on the way back: " + err.Error()
 	}
 	switch {
+	case activated:
+		a.Step, a.ByHand, a.Error = Failed, true, a.byHand(s)
 	case !needsBoot:
 		a.Step = Failed
 	case a.WentBack:

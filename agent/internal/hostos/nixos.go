@@ -37,6 +37,8 @@ type NixOS struct {
 	// grace is how long a program that was told to end may take to, and one that
 	// has ended leave its output open in the hands of others; 0 is ten seconds.
 	grace time.Duration
+	// syncfs makes the file system of a folder durable; nil is the kernel's.
+	syncfs func(dir string) error
 }
 
 func (n NixOS) path(p string) string { return filepath.Join(n.Root, p) }
@@ -57,8 +59,24 @@ func (n NixOS) Seen(context.Context) (s Seen, err error) {
 	if s.Booted, err = n.booted(); err != nil {
 		return s, err
 	}
-	s.Default, err = n.defaultGeneration()
+	if s.Default, err = n.defaultGeneration(); err != nil {
+		return s, err
+	}
+	s.InMemory = n.inMemory()
+	s.Newest, err = n.newest()
 	return s, err
+}
+
+// inMemory is Dir where a restart empties it; else nothing.
+func (n NixOS) inMemory() string {
+	var at unix.Statfs_t
+	if err := unix.Statfs(n.Dir, &at); err != nil {
+		return ""
+	}
+	if kind := int64(at.Type); kind == unix.TMPFS_MAGIC || kind == unix.RAMFS_MAGIC { //nolint:unconvert // it is shorter on some processors
+		return n.Dir
+	}
+	return ""
 }
 
 // boot names this boot: by the kernel's id, and by when the first process began,
@@ -113,44 +131,6 @@ func (n NixOS) follow(link string) (string, error) {
 // Try runs a system until the next boot.
 func (n NixOS) Try(ctx context.Context, system string) error {
 	return n.run(ctx, "the switch to "+Name(system)+" failed", n.path(filepath.Join(system, switchTo)), "test")
-}
-
-// MakeDefault changes the profile and then the boot loader.
-func (n NixOS) MakeDefault(ctx context.Context, g Generation) error {
-	if g.System == "" {
-		return nil // there was no default
-	}
-	now, err := n.defaultGeneration()
-	if err != nil {
-		return err
-	}
-	if now.System != g.System {
-		change := []string{"--set", g.System}
-		if at, err := n.follow(generationLink(g.Number)); err == nil && g.Number != 0 && at == g.System {
-			change = []string{"--switch-generation", fmt.Sprint(g.Number)}
-		}
-		args := append([]string{"--profile", n.path(profile)}, change...)
-		if err := n.run(ctx, "the profile cannot be set to "+Name(g.System), "nix-env", args...); err != nil {
-			return err
-		}
-	}
-	if err := n.run(ctx, "the boot loader cannot be set to "+Name(g.System), n.path(filepath.Join(g.System, switchTo)), "boot"); err != nil {
-		return err
-	}
-	return n.sync()
-}
-
-// sync makes the links of the profile survive a power cut.
-func (n NixOS) sync() error {
-	dir, err := os.Open(n.path(filepath.Dir(profile)))
-	if err != nil {
-		return err
-	}
-	defer dir.Close() //nolint:errcheck // it was only read
-	if err := unix.Syncfs(int(dir.Fd())); err != nil {
-		return fmt.Errorf("sync the profiles: %w", err)
-	}
-	return nil
 }
 
 // Restart asks the service manager for one.

@@ -26,15 +26,20 @@ type double struct {
 
 func newDouble(t *testing.T) *double {
 	d := &double{t: t, root: t.TempDir()}
-	d.os = NixOS{Root: d.root, Dir: filepath.Join(d.root, "host"), Output: io.Discard}
+	d.os = NixOS{Root: d.root, Dir: filepath.Join(d.root, "host"), Output: io.Discard, syncfs: func(string) error { return nil }}
 	d.write("etc/NIXOS", "")
 	d.write("proc/sys/kernel/random/boot_id", "boot-1\n")
 	d.write("proc/1/stat", "1 (systemd (x)) S 0 1 1 0 -1 4194560 2 3 4 5 6 7 8 9 20 0 1 0 31 99 98 97\n")
 	d.write("host/orders/.keep", "")
 	d.program("nix-env", `p=$2; case $3 in
-	--set) n=$(($(ls "${p%/*}" | sed -n 's/^system-\([0-9]*\)-link$/\1/p' | sort -n | tail -1) + 1)); ln -s "$4" "$p-$n-link"; ln -sfn "system-$n-link" "$p";;
+	--set) n=$(ls "${p%/*}" | sed -n 's/^system-\([0-9]*\)-link$/\1/p' | sort -n | tail -1)
+		[ "$(readlink "$p-$n-link")" = "$4" ] || { n=$((n + 1)); ln -s "$4" "$p-$n-link"; }
+		ln -sfn "system-$n-link" "$p";;
+	--delete-generations) shift 3; for n; do [ "$(readlink "$p")" != "system-$n-link" ] && rm "$p-$n-link" || exit 1; done;;
 	--switch-generation) [ -L "$p-$4-link" ] && ln -sfn "system-$4-link" "$p";;
 	esac`)
+	d.write("bin/install-loader", `#!/bin/sh
+	readlink "$ROOT/nix/var/nix/profiles/$(readlink "$ROOT/nix/var/nix/profiles/system")" >"$ROOT/loader"`)
 	d.program("nix-store", `[ -d "$ROOT$2" ] || { echo "error: path '$2' is not valid" >&2; exit 1; }; ln -sfn "$2" "$4"`)
 	d.program("nix", `case $3 in
 	flake) echo '{"url":"path:/somewhere"}';;
@@ -87,7 +92,7 @@ func (d *double) system(name, fails string) {
 	d.write(dir+switchTo, "#!/bin/sh\necho "+name+` $1 >>"$ROOT/calls"`+"\n"+fails+`
 case $1 in
 test) ln -sfn /nix/store/`+name+` "$ROOT/run/current-system";;
-boot) readlink "$ROOT/nix/var/nix/profiles/$(readlink "$ROOT/nix/var/nix/profiles/system")" >"$ROOT/loader";;
+boot) install-loader /nix/store/`+name+`;;
 esac`)
 }
 
@@ -173,7 +178,7 @@ func TestFailuresSayWhatTheProgramSaid(t *testing.T) {
 		"not here":                    {Target{System: "/nix/store/ccc"}, "", "ccc cannot be had: error: path '/nix/store/ccc' is not valid", 1},
 		"no such generation":          {Target{Generation: 7}, "", "there is no generation 7 on this machine", 0},
 		"a unit that does not start":  {Target{System: newSystem}, `[ $1 = boot ] || { echo "Failed to start nginx.service"; exit 4; }`, "the switch to bbb-nixos-2 failed: Failed to start nginx.service", 2},
-		"a full boot partition":       {Target{System: newSystem}, `[ $1 = test ] || { echo "No space left on device" >&2; exit 1; }`, "the boot loader cannot be set to bbb-nixos-2: No space left on device", 7},
+		"a full boot partition":       {Target{System: newSystem}, `[ $1 = test ] || { echo "No space left on device" >&2; exit 1; }`, "the boot loader cannot be set to bbb-nixos-2: No space left on device", 8},
 	} {
 		t.Run(what, func(t *testing.T) {
 			d := newDouble(t)

@@ -19,7 +19,7 @@ type Twin struct {
 	now      func() time.Time
 	current  string
 	booted   string
-	profile  []string // systems by generation; the first is number 1
+	profile  []string // systems by generation; the first is number 1, a deleted one empty
 	standard int      // the default's number
 	loader   string   // what the next boot boots
 	refuse   map[string]error
@@ -84,7 +84,7 @@ func (t *Twin) Seen(context.Context) (Seen, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return Seen{Boot: fmt.Sprint("boot-", t.boots), Uptime: t.now().Sub(t.began), Current: t.current, Booted: t.booted,
-		Default: Generation{t.standard, t.profile[t.standard-1]}}, nil
+		Default: Generation{t.standard, t.profile[t.standard-1]}, Newest: len(t.profile)}, nil
 }
 
 // Push makes a flake be this commit from now on. Others have none.
@@ -110,7 +110,7 @@ func (t *Twin) Stage(_ context.Context, target Target) (system string, err error
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case target.Generation < 0 || target.Generation > len(t.profile):
+	case target.Generation < 0 || target.Generation > len(t.profile) || target.Generation > 0 && t.profile[target.Generation-1] == "":
 		return "", fmt.Errorf("there is no generation %d on this machine", target.Generation)
 	case target.Generation != 0:
 		system = t.profile[target.Generation-1]
@@ -134,11 +134,37 @@ func (t *Twin) Try(_ context.Context, system string) error {
 }
 
 // MakeDefault is part of Machine.
-func (t *Twin) MakeDefault(_ context.Context, g Generation) error {
+func (t *Twin) MakeDefault(_ context.Context, g Generation, failed Made) error {
+	if g.System == "" {
+		return nil
+	}
 	if err := t.change("profile "+g.System, func() { t.setProfile(g) }); err != nil {
 		return err
 	}
-	return t.change("loader "+g.System, func() { t.loader = g.System })
+	was := slices.Clone(t.profile)
+	if failed.After > 0 && failed.System != g.System {
+		if err := t.change("delete "+failed.System, func() { t.delete(failed) }); err != nil {
+			return err
+		}
+	}
+	err := t.change("loader "+g.System, func() { t.loader = g.System })
+	if err != nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.profile = was
+	}
+	return err
+}
+
+func (t *Twin) delete(failed Made) {
+	for i := range t.profile {
+		if i >= failed.After && t.profile[i] == failed.System {
+			t.profile[i] = ""
+		}
+	}
+	for t.profile[len(t.profile)-1] == "" {
+		t.profile = t.profile[:len(t.profile)-1]
+	}
 }
 
 func (t *Twin) setProfile(g Generation) {
@@ -147,7 +173,9 @@ func (t *Twin) setProfile(g Generation) {
 	case g.Number > 0 && g.Number <= len(t.profile) && t.profile[g.Number-1] == g.System:
 		t.standard = g.Number
 	default:
-		t.profile = append(t.profile, g.System)
+		if t.profile[len(t.profile)-1] != g.System { // Nix makes none twice in a row
+			t.profile = append(t.profile, g.System)
+		}
 		t.standard = len(t.profile)
 	}
 }
@@ -184,6 +212,9 @@ func (t *Twin) Generations() ([]Info, error) {
 	defer t.mu.Unlock()
 	var all []Info
 	for i, system := range t.profile {
+		if system == "" {
+			continue
+		}
 		all = append(all, Info{Generation: Generation{i + 1, system}, NixOS: "26.05", Default: i+1 == t.standard,
 			Current: system == t.current, Booted: system == t.booted})
 	}
@@ -276,7 +307,7 @@ func (m *memoryDesk) watch(ctx context.Context, wake chan<- struct{}) error {
 func Moments(systems ...string) []string {
 	all := map[string]bool{"before restart": true, "after restart": true, "before release": true, "after release": true}
 	for _, when := range []string{"before ", "after "} {
-		for _, what := range []string{"try ", "profile ", "loader "} {
+		for _, what := range []string{"try ", "profile ", "delete ", "loader "} {
 			for _, s := range systems {
 				all[when+what+s] = true
 			}
