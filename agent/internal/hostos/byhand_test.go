@@ -54,11 +54,13 @@ func TestWhatIsActivatedByHandInTheMiddleStays(t *testing.T) {
 	for name, c := range map[string]struct {
 		moment string // when it is activated
 		cut    bool   // and the process ends then
+		back   bool   // the attempt is on the way back already
 		want   string
 	}{
-		"the switch fails":              {"after try " + newSystem, false, "no; " + byHand},
-		"the process ends in it":        {"after try " + newSystem, true, byHand},
-		"the former is activated again": {"after try " + oldSystem, false, "no; " + byHand},
+		"the switch fails":              {moment: "after try " + newSystem, want: "no; " + byHand},
+		"the process ends in it":        {moment: "after try " + newSystem, cut: true, want: byHand},
+		"the boot loader is told":       {moment: "after loader " + oldSystem, back: true, want: "no; " + byHand},
+		"the former is activated again": {moment: "after try " + oldSystem, back: true, want: "no; " + byHand},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, t.TempDir())
@@ -76,10 +78,11 @@ func TestWhatIsActivatedByHandInTheMiddleStays(t *testing.T) {
 				}
 			})
 			b.twin.Refuse("try "+newSystem, errors.New("no"))
-			if c.moment == "after try "+oldSystem {
-				b.twin.current = newSystem // half of it
-				b.twin.booted = newSystem
-				if err := b.host.files.saveAttempt(Attempt{ID: "upg_1", Step: Returning, New: newSystem, Former: oldSystem, Boot: "boot-1", Error: "no"}); err != nil {
+			if c.back {
+				b.twin.current = newSystem
+				a := Attempt{ID: "upg_1", Step: Returning, New: newSystem, Former: oldSystem, Default: Generation{1, oldSystem}, Boot: "boot-1",
+					Armed: true, Newest: 1, WentBack: true, Error: "no"}
+				if err := b.host.files.saveAttempt(a); err != nil {
 					t.Fatal(err)
 				}
 			}
