@@ -20,7 +20,7 @@ import (
 )
 
 // firstBootPatience is for how long a machine that was never told anything
-// waits for a stick to appear. Every boot of a machine that nobody ever tells
+// waits for a stick to appear, and any machine for one that it has found. Every boot of a machine that nobody ever tells
 // anything takes that much longer, and a slow stick needs about 3 s.
 const firstBootPatience = 5 * time.Second
 
@@ -32,6 +32,7 @@ func FirstBoot(ctx context.Context, directory string, volumes []string, cfg Conf
 	system := firstboot.System{SetHostname: func(name string) error { return unix.Sethostname([]byte(name)) }, SetCountry: setCountry}
 	firstboot.Run(ctx, firstboot.Options{
 		Directory: directory, Volumes: volumes, Mount: firstboot.MountVolume, Patience: firstBootPatience,
+		Coming:      func() bool { return firstboot.DriveComing("") },
 		Credentials: os.Getenv("CREDENTIALS_DIRECTORY"),
 		Member: func() (bool, error) {
 			_, known, err := loadIdentity(cfg.StateDir)

@@ -96,7 +96,7 @@ func (h host) forwardNote(c hostChain, p Policy) Note {
 		Text: fmt.Sprintf("the machine's own firewall (table %s %s, chain %s) seems to drop what its containers send and receive", h.family, h.name, c.name),
 		Hint: h.dialect(
 			fmt.Sprintf("firewall-cmd --permanent --zone=trusted --add-interface=%s --add-interface=%s && firewall-cmd --reload", p.Bridge, p.Link),
-			fmt.Sprintf(`networking.firewall.extraForwardRules = ''iifname %s oifname %s'';`, links, links[:len(links)-len(" accept")]),
+			fmt.Sprintf(`networking.firewall.extraForwardRules = ''iifname %s; oifname %s'';`, links, links),
 			strings.Join(iptablesForward(c.name, p), " && "),
 			insert+"'iifname "+links+"' && "+insert+"'oifname "+links+"'"),
 	}

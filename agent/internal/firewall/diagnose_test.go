@@ -71,6 +71,23 @@ func TestDiagnose(t *testing.T) {
 	}
 }
 
+// TestDiagnoseHintForNixOS gives nft what NixOS would make of the option.
+func TestDiagnoseHintForNixOS(t *testing.T) {
+	notes, err := diagnose(ruleset(chain("inet", "nixos-fw", "forward", "forward", "drop")), testPolicy())
+	if err != nil || len(notes) != 1 {
+		t.Fatal(notes, err)
+	}
+	rules, ok := strings.CutPrefix(notes[0].Hint, "networking.firewall.extraForwardRules = ''")
+	rules, ended := strings.CutSuffix(rules, "'';")
+	if !ok || !ended || strings.Count(rules, " accept") != 2 {
+		t.Fatalf("%q", notes[0].Hint)
+	}
+	w := newWorld(t)
+	if out, err := w.nft("-c", "table inet nixos-fw {\nchain forward-allow {\n"+rules+"\n}\n}\n"); err != nil {
+		t.Errorf("nft refuses %q: %s", rules, out)
+	}
+}
+
 // TestDiagnoseHintsHelp does what the hints say, and sees that it was that.
 func TestDiagnoseHintsHelp(t *testing.T) {
 	w := newWorld(t)

@@ -44,15 +44,14 @@ func (s System) hostname(_ context.Context, d directory) error {
 	if !ok || name == "" {
 		return nil
 	}
+	etc := s.at(d, "etc")
+	if info, err := os.Lstat(path.Join(etc.path, hostnameFile)); err == nil && !info.Mode().IsRegular() {
+		return nil // a link is the name that the generation has: that one is not ours
+	}
 	if err := s.SetHostname(name); err != nil {
 		return fmt.Errorf("the host name %s could not be set: %w", name, err)
 	}
-	// Written down it is not replaced by what a DHCP server says. A link is
-	// the name that the generation has: that one is not ours.
-	etc := s.at(d, "etc")
-	if info, err := os.Lstat(path.Join(etc.path, hostnameFile)); err == nil && !info.Mode().IsRegular() {
-		return nil
-	}
+	// Written down it is not replaced by what a DHCP server says.
 	if err := etc.put(file{hostnameFile, name + "\n", 0o644}); err != nil {
 		return fmt.Errorf("the host name %s could not be kept: %w", name, err)
 	}
@@ -70,10 +69,32 @@ func (s System) network(_ context.Context, d directory) error {
 	return nil
 }
 
-// wifi gives iwd the networks. What it wrote beside the password stays.
+// wifi gives iwd the networks, and takes away those that it was given at an
+// earlier boot and that are no longer wanted. What iwd wrote beside a password
+// stays, and so do networks that it has from others.
 func (s System) wifi(_ context.Context, d directory) error {
+	wanted, err := d.wifis()
+	if err != nil {
+		return fmt.Errorf("the networks of the Wi-Fi cannot be read: %w", err)
+	}
+	given, err := d.given(wanted)
 	iwd := s.at(d, "var/lib")
-	for _, name := range d.wifis() {
+	if err = errors.Join(giveWiFi(d, iwd, wanted), err); err != nil {
+		return err
+	}
+	for _, name := range given {
+		if slices.Contains(wanted, path.Join(wifiDir, name)) {
+			continue
+		}
+		if err := iwd.remove(path.Join("iwd", name)); err != nil {
+			return fmt.Errorf("the former Wi-Fi %s could not be forgotten: %w", strings.TrimSuffix(name, ".psk"), err)
+		}
+	}
+	return d.give(wanted)
+}
+
+func giveWiFi(d, iwd directory, wanted []string) error {
+	for _, name := range wanted {
 		text, ok := d.read(name)
 		at := path.Join("iwd", path.Base(name))
 		if was, _ := iwd.read(at); !ok || hasLines(was, text) {

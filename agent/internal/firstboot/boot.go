@@ -21,8 +21,8 @@ const (
 	ticketName   = "uncloud.ticket"
 )
 
-// Options are what a boot works with. Every field but Credentials and the
-// Checks must be set.
+// Options are what a boot works with. Every field but Coming, Credentials and
+// the Checks must be set.
 type Options struct {
 	Directory string   // where what was read is kept
 	Volumes   []string // labels, in the order in which they are looked at
@@ -30,8 +30,12 @@ type Options struct {
 	// where the machine has none with that label.
 	Mount func(label string) (*Volume, error)
 	// Patience is for how long a machine that was never told anything waits
-	// for a volume that is not there yet: a stick takes seconds to appear.
+	// for a volume that is not there yet: a stick takes seconds to appear. Any
+	// machine waits as long for a drive that is Coming, and for a volume that
+	// cannot be mounted.
 	Patience time.Duration
+	// Coming tells whether a drive is plugged in whose volumes are not known yet.
+	Coming func() bool
 	// Credentials is the folder of systemd's credentials; empty: there is none.
 	Credentials string
 	// Member tells whether the machine belongs to a cluster. Where that cannot
@@ -124,28 +128,45 @@ func (b *boot) fromVolumes(ctx context.Context) bool {
 	defer again.Stop()
 	left := b.Volumes
 	for {
-		var missing []string
-		for _, label := range left {
-			v, err := b.Mount(label)
-			switch {
-			case errors.Is(err, fs.ErrNotExist):
-				missing = append(missing, label)
-			case err != nil:
-				b.trouble("the volume %s cannot be read: %v", label, err)
-			case b.fromVolume(v):
-				return true
+		coming := b.Coming != nil && b.Coming() // asked first: what has come by now is looked at
+		missing, failed, found := b.look(left)
+		left = missing
+		if found || len(left) == 0 || len(failed) == 0 && !coming && !b.waits() || !pause(ctx, patience.C, again.C) {
+			for _, sentence := range failed {
+				b.trouble("%s", sentence)
 			}
+			return found
 		}
-		if left = missing; len(left) == 0 || !b.waits() {
-			return false
+	}
+}
+
+// look reads volumes up to the first with a file. missing are those that are
+// not there yet, or that cannot be mounted: failed says of each why.
+func (b *boot) look(labels []string) (missing, failed []string, found bool) {
+	for _, label := range labels {
+		v, err := b.Mount(label)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			missing = append(missing, label)
+		case err != nil:
+			missing = append(missing, label)
+			failed = append(failed, fmt.Sprintf("the volume %s cannot be read: %v", label, err))
+		case b.fromVolume(v):
+			return missing, failed, true
 		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-patience.C:
-			return false
-		case <-again.C:
-		}
+	}
+	return missing, failed, false
+}
+
+// pause waits for another look, and tells whether there is one.
+func pause(ctx context.Context, over, again <-chan time.Time) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-over:
+		return false
+	case <-again:
+		return true
 	}
 }
 

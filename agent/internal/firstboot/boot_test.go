@@ -153,6 +153,7 @@ func TestAFileIsTaken(t *testing.T) {
 		"/var/lib/first/hostname":            "644 pi-1\n",
 		"/var/lib/first/timezone":            "644 Europe/Berlin\n",
 		"/var/lib/first/country":             "644 DE\n",
+		"/var/lib/first/wifi-given":          "600 my network.psk\n",
 		"/var/lib/first/wifi/my network.psk": "600 [Security]\nPassphrase=" + password + "\n",
 		"/var/lib/first/" + networkFile:      "644 # Written at boot from uncloud.txt.\n[Match]\nType=wlan\n\n[Network]\nAddress=192.168.1.10/24\nGateway=192.168.1.1\nDNS=192.168.1.1\n",
 		"/mnt/FIRMWARE/uncloud.txt.read": "755 " + strings.NewReplacer("wifi = my network / "+password, "#wifi = my network /", "ticket = "+ticket, "#ticket").
@@ -312,8 +313,17 @@ func TestWhatAFileDoesNotNameStays(t *testing.T) {
 	was["/mnt/ESP/uncloud.txt.read"] = "755 key = " + pubkey + " bob\n"
 	same(t, w.kept(), was, "after the second file")
 
+	w.disk.lay("/applied/var/lib/iwd/my own.psk", "[Security]\nPassphrase=somebody else\n")
+	if w.file("/applied/var/lib/iwd/my network.psk") == "" {
+		t.Fatal("iwd was not given the network")
+	}
 	w.disk.lay("/mnt/ESP/uncloud.txt", "address = dhcp\nwifi = cafe/bar / 0123456789\n")
 	w.boot(t)
+	for name, there := range map[string]bool{"my network.psk": false, "=636166652f626172.psk": true, "my own.psk": true} {
+		if got := w.file("/applied/var/lib/iwd/" + name); (got != "") != there {
+			t.Errorf("iwd: %s is %q", name, got)
+		}
+	}
 	if got := w.file("/var/lib/first/" + networkFile); !strings.Contains(got, "DHCP=yes") || strings.Contains(got, "Address") {
 		t.Errorf("%q", got)
 	}
@@ -371,6 +381,101 @@ func TestAStickMayComeLate(t *testing.T) {
 	Run(t.Context(), o)
 	if asked != 103 {
 		t.Errorf("it asked %d times more", asked-100)
+	}
+}
+
+// TestADriveIsAwaited also where the machine was told something: it may be all
+// that lets its owner in.
+func TestADriveIsAwaited(t *testing.T) {
+	w := newWorld(t)
+	w.disk.lay("/var/lib/first/config.json", `{"name":"pi-1"}`)
+	o := w.options()
+	o.Patience = time.Minute
+	asked := 0
+	o.Coming = func() bool {
+		if asked++; asked == 3 {
+			w.disk.lay("/mnt/UNCLOUD/uncloud.txt", "key = "+pubkey)
+		}
+		return asked < 3
+	}
+	Run(t.Context(), o)
+	if w.file("/var/lib/first/authorized_keys") == "" || asked != 3 {
+		t.Errorf("asked %d times, %q", asked, w.said)
+	}
+}
+
+// TestAVolumeThatFailsOnceIsTriedAgain: and nothing is said of it.
+func TestAVolumeThatFailsOnceIsTriedAgain(t *testing.T) {
+	for _, fails := range []int{1, 1000} {
+		w := newWorld(t)
+		w.disk.lay("/var/lib/first/config.json", `{"name":"pi-1"}`)
+		w.disk.lay("/mnt/UNCLOUD/uncloud.txt", "key = "+pubkey)
+		o := w.options()
+		o.Patience = map[bool]time.Duration{true: time.Minute, false: time.Millisecond}[fails == 1]
+		mount, tried := o.Mount, 0
+		o.Mount = func(label string) (*Volume, error) {
+			if label == "UNCLOUD" {
+				if tried++; tried <= fails {
+					return nil, unix.EBUSY
+				}
+			}
+			return mount(label)
+		}
+		Run(t.Context(), o)
+		said := slices.Contains(w.said, "the volume UNCLOUD cannot be read: device or resource busy")
+		if took := w.file("/var/lib/first/authorized_keys") != ""; took != (fails == 1) || said == took {
+			t.Errorf("fails %d times: took it: %t, said %q", fails, took, w.said)
+		}
+	}
+}
+
+// TestADriveIsComing until udev has named all that is on it.
+func TestADriveIsComing(t *testing.T) {
+	root := t.TempDir()
+	lay := func(at, content string) {
+		at = path.Join(root, at)
+		if err := errors.Join(os.MkdirAll(path.Dir(at), 0o755), os.WriteFile(at, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const usb, disk = "/sys/bus/usb/devices/", "/host0/target0:0:0/0:0:0:0/block/sda/"
+	for _, step := range []struct {
+		what   string
+		lay    map[string]string
+		coming bool
+	}{
+		{"no USB", nil, false},
+		{"a keyboard", map[string]string{usb + "1-1/bDeviceClass": "00\n", usb + "1-1:1.0/bInterfaceClass": "03\n"}, false},
+		{"a stick", map[string]string{usb + "1-2:1.0/bInterfaceClass": "08\n"}, true},
+		{"its disk", map[string]string{usb + "1-2:1.0" + disk + "dev": "8:0\n", usb + "1-2:1.0" + disk + "queue/rotational": "0\n"}, true},
+		{"is named", map[string]string{"/run/udev/data/b8:0": "S:disk/by-id/x\n"}, false},
+		{"its volume", map[string]string{usb + "1-2:1.0" + disk + "sda1/dev": "8:1\n"}, true},
+		{"is named as well", map[string]string{"/run/udev/data/b8:1": "S:disk/by-label/UNCLOUD\n"}, false},
+	} {
+		for at, content := range step.lay {
+			lay(at, content)
+		}
+		if got := DriveComing(root); got != step.coming {
+			t.Errorf("%s: coming %t", step.what, got)
+		}
+	}
+}
+
+// TestANameOfTheGenerationStays: /etc/hostname is a link then.
+func TestANameOfTheGenerationStays(t *testing.T) {
+	w := newWorld(t)
+	dir := directory{OS{}, path.Join(w.system.Root, "first")}
+	etc := path.Join(w.system.Root, "etc")
+	if err := errors.Join(os.MkdirAll(etc, 0o755), os.Symlink("static/hostname", path.Join(etc, "hostname")),
+		dir.put(file{hostnameFile, "pi-1\n", 0o644})); err != nil {
+		t.Fatal(err)
+	}
+	w.system.SetHostname = func(name string) error {
+		t.Errorf("it is called %s", name)
+		return nil
+	}
+	if troubles := w.system.Apply(t.Context(), dir); len(troubles) > 0 {
+		t.Errorf("%q", troubles)
 	}
 }
 

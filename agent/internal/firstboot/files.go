@@ -21,6 +21,7 @@ const (
 	keysFile     = "authorized_keys" // sshd
 	networkFile  = "network/10-first-boot.network"
 	wifiDir      = "wifi"
+	givenFile    = "wifi-given" // the networks that iwd has from here
 	countryFile  = "country"
 	hostnameFile = "hostname"
 	zoneFile     = "timezone"

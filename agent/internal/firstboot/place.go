@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -89,15 +90,16 @@ func (d directory) before() before {
 	if text, ok := d.read(ConfigFile); ok {
 		json.Unmarshal([]byte(text), &was.config) //nolint:errcheck,gosec // see above
 	}
-	was.hasWiFi = len(d.wifis()) > 0
+	wifis, err := d.wifis()
+	was.hasWiFi = err == nil && len(wifis) > 0
 	return was
 }
 
 // wifis are the files of the known networks.
-func (d directory) wifis() []string {
+func (d directory) wifis() ([]string, error) {
 	names, err := d.disk.List(path.Join(d.path, wifiDir))
-	if err != nil {
-		return nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
 	var out []string
 	for _, n := range names {
@@ -105,7 +107,29 @@ func (d directory) wifis() []string {
 			out = append(out, path.Join(wifiDir, n))
 		}
 	}
-	return out
+	return out, nil
+}
+
+// given are the networks that iwd has from here, by the names of their files.
+// Those of wanted are written down as such before it has them, so that no
+// password is left of which nobody knows any more.
+func (d directory) given(wanted []string) ([]string, error) {
+	text, _ := d.read(givenFile)
+	given := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' })
+	return given, d.give(slices.Concat(given, wanted))
+}
+
+// give writes down which networks iwd has from here.
+func (d directory) give(names []string) error {
+	all := make([]string, 0, len(names))
+	for _, n := range names {
+		all = append(all, path.Base(n))
+	}
+	slices.Sort(all)
+	if all = slices.Compact(all); len(all) == 0 {
+		return d.remove(givenFile)
+	}
+	return d.put(file{givenFile, strings.Join(all, "\n") + "\n", 0o600})
 }
 
 // place puts the settings into the directory. It can be repeated after it
@@ -123,7 +147,11 @@ func (d directory) place(s Settings) error {
 	if s.WiFi.Network == "" {
 		return nil
 	}
-	for _, old := range d.wifis() {
+	wifis, err := d.wifis()
+	if err != nil {
+		return err
+	}
+	for _, old := range wifis {
 		if old != path.Join(wifiDir, wifiName(s.WiFi.Network)) {
 			if err := d.remove(old); err != nil {
 				return err

@@ -25,6 +25,8 @@ func TestThePowerMayGoAtAnyPoint(t *testing.T) {
 		"a second file": func(d *crashDisk) {
 			d.lay("/var/lib/first/config.json", `{"name":"old","labels":{"a":"b"}}`)
 			d.lay("/var/lib/first/wifi/old.psk", "[Security]\nPassphrase=oldoldold\n")
+			d.lay("/var/lib/first/wifi-given", "old.psk\n")
+			d.lay("/applied/var/lib/iwd/old.psk", "[Security]\nPassphrase=oldoldold\n")
 			d.lay("/mnt/ESP/uncloud.txt.read", "#read\nname = old\n")
 			d.lay("/mnt/ESP/uncloud.txt", "#read\nwifi = new / "+password+"\nticket = "+ticket)
 		},
@@ -60,6 +62,9 @@ func TestThePowerMayGoAtAnyPoint(t *testing.T) {
 					w.disk.restart(rand.New(rand.NewSource(seed))) //nolint:gosec // repeatable
 					w.boot(t)
 					same(t, w.kept(), want, what)
+					if w.file("/applied/var/lib/iwd/old.psk") != "" {
+						t.Errorf("%s: iwd has the former network", what)
+					}
 					if t.Failed() {
 						return
 					}
