@@ -101,4 +101,5 @@ with subtest("a generation that is booted and not heard of is left, across anoth
     restarts()
     one.wait_until_succeeds("grep -qx refused upgrade.log", timeout=300)
     runs("first", 1)
+    two.succeed("[ ! -L /nix/var/nix/profiles/system-3-link ]")  # it is no generation any more
     serves()

@@ -45,6 +45,7 @@ p=$2
 case $3 in
 --set) n=$(($(ls ${p%/*} | sed -n 's/^system-\([0-9]*\)-link$/\1/p' | sort -n | tail -1) + 1)); ln -s $4 $p-$n-link; ln -sfn system-$n-link $p;;
 --switch-generation) ln -sfn system-$4-link $p;;
+--delete-generations) shift 3; for n; do rm $p-$n-link; done;;
 esac
 END
 printf '#!/bin/sh\n[ -d "$2" ] || { echo "error: path $2 is not valid" >&2; exit 1; }\n' >/usr/local/bin/nix-store
