@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -37,7 +38,7 @@ import (
 //
 // Organs never call each other. They are told of the state by steer (steer.go),
 // and ask for the rest through small interfaces that each declares itself and
-// that are fitted together in fit.go, observe.go and containers.go.
+// that are fitted together in fit.go, replicas.go, upgrades.go and containers.go.
 type member struct {
 	cfg    Config
 	id     Identity
@@ -165,8 +166,7 @@ func (m *member) wire() (err error) {
 	return m.wireUpgrades()
 }
 
-// run is the member's life. The order of the first lines matters: everything
-// else speaks over the mesh, and behind the firewall.
+// run is the member's life.
 func (m *member) run(ctx context.Context) (err error) {
 	defer func() {
 		m.endedBy = err
@@ -184,15 +184,37 @@ func (m *member) run(ctx context.Context) (err error) {
 	defer m.store.Close()  //nolint:errcheck // acknowledged writes are durable already
 	defer m.mesh.Close()   //nolint:errcheck // a kernel link stays, one in this process ends with it
 	defer m.ingress.Stop() //nolint:errcheck // the process ends
-	group, ctx := errgroup.WithContext(life)
-	run := func(what string, fn func(context.Context) error) {
+	defer m.gossip.Close() //nolint:errcheck // the others find out by themselves
+	return together(life, m.start)
+}
+
+// runner starts what goes on until its context ends, under a name for its error.
+type runner = func(what string, fn func(context.Context) error)
+
+// together runs what start began. It returns when all of that has ended, also
+// when start fails halfway or something fails meanwhile: then the rest is told
+// to end. So who returns from it may close what the others stood on.
+func together(ctx context.Context, start func(context.Context, runner) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	err := ended(ctx, start(ctx, func(what string, fn func(context.Context) error) {
 		group.Go(func() error {
 			if err := ended(ctx, fn(ctx)); err != nil {
 				return fmt.Errorf("%s: %w", what, err)
 			}
 			return nil
 		})
+	}))
+	if err != nil {
+		cancel()
 	}
+	return errors.Join(err, group.Wait())
+}
+
+// start begins what a member does. The order of the first lines matters:
+// everything else speaks over the mesh, and behind the firewall.
+func (m *member) start(ctx context.Context, run runner) error {
 	if err := m.found(ctx); err != nil {
 		return err
 	}
@@ -204,12 +226,9 @@ func (m *member) run(ctx context.Context) (err error) {
 	}
 	run("firewall", m.firewall.Run)
 	if err := m.gossip.Start(ctx); err != nil {
-		m.end()
 		return err
 	}
-	defer m.gossip.Close() //nolint:errcheck // the others find out by themselves
 	if err := m.serve(ctx, run); err != nil {
-		m.end()
 		return err
 	}
 	run("mesh", m.mesh.Run)
@@ -225,11 +244,11 @@ func (m *member) run(ctx context.Context) (err error) {
 	run("rollout", m.onceMet(m.driver.Supervise))
 	run("upgrade", m.onceMet(m.fleet.Run))
 	run("upkeep", m.upkeep)
-	return group.Wait()
+	return nil
 }
 
 // serve opens the ports of the management address.
-func (m *member) serve(ctx context.Context, run func(string, func(context.Context) error)) error {
+func (m *member) serve(ctx context.Context, run runner) error {
 	api := server.New(onlyMember{m}, m.sub("api"))
 	syncListener, err := m.listen(ctx, syncPort)
 	if err != nil {
