@@ -48,6 +48,8 @@ type Agent struct {
 	alone chan struct{}
 	// oneLife is a member's, from its birth until it ends.
 	oneLife func(context.Context, birth) (*member, error)
+	// forget takes from the machine what a member that left had there.
+	forget func(context.Context, *member) error
 
 	// joining lets one init, join or reset run at a time.
 	joining sync.Mutex
@@ -62,6 +64,7 @@ type Agent struct {
 func New(cfg Config, log *slog.Logger) *Agent {
 	a := &Agent{cfg: cfg, log: log, phase: phaseNew, born: make(chan birth, 1), alone: make(chan struct{}, 1)}
 	a.oneLife = a.beMember
+	a.forget = func(ctx context.Context, m *member) error { return m.forget(ctx) }
 	return a
 }
 
@@ -122,12 +125,29 @@ func (a *Agent) live(ctx context.Context, id Identity, known bool) error {
 		if !m.left() {
 			return errEnded
 		}
-		if err := m.forget(context.WithoutCancel(ctx)); err != nil {
+		if err := a.forget(context.WithoutCancel(ctx), m); err != nil {
 			return err
 		}
-		close(m.gone)
+		a.forgot(m)
 		known = false
 	}
+}
+
+// forgot tells those who wait that a member left and is forgotten. A restore
+// may be among them: a reset through another machine does not wait for it.
+func (a *Agent) forgot(m *member) {
+	a.become(nil, phaseNew)
+	if r := m.restoring.Load(); r != nil {
+		r.failed <- errLeft()
+		close(r.made)
+	}
+	close(m.gone)
+}
+
+// errLeft is what a person is told whose restore a reset has overtaken.
+func errLeft() error {
+	return faults.New(faults.NotMember, "this machine left its cluster before the backup was in place").
+		WithHint("begin a cluster and let it take in the services of the backup: uc machine init && uc store restore --adopt FILE")
 }
 
 // errEnded would be a bug: the agent is started anew rather than left without

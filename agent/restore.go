@@ -23,8 +23,8 @@ import (
 // backup takes the place of its store, and the next one begins with it.
 type restoration struct {
 	backup string       // file, with its description beside it
-	made   chan *member // the one that began
-	failed chan error   // nil, or why the store is still the old one
+	made   chan *member // the one that began; closed when none will
+	failed chan error   // nil, or why the store is still the old one, or none at all
 }
 
 // RestoreStore puts a backup in place of the store while the agent runs. The

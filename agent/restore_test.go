@@ -243,6 +243,33 @@ func TestALifeFollowsARestore(t *testing.T) {
 	}
 }
 
+// TestAResetOvertakesARestore, as it may over the mesh: the machine is a new one
+// then, and whoever restores is told at once.
+func TestAResetOvertakesARestore(t *testing.T) {
+	a := New(Config{StateDir: t.TempDir()}, quiet())
+	m := &member{log: quiet(), quit: make(chan struct{}), gone: make(chan struct{})}
+	m.end = func() { close(m.quit) }
+	a.oneLife = func(context.Context, birth) (*member, error) {
+		<-m.quit
+		m.leaving.Store(true)
+		a.become(nil, phaseJoining) // as of every restore
+		return m, nil
+	}
+	a.forget = func(context.Context, *member) error { return nil }
+	ctx, cancel := context.WithCancel(t.Context())
+	lived := make(chan error, 1)
+	go func() { lived <- a.live(ctx, Identity{}, true) }()
+	_, err := a.replaceStore(ctx, m, "backup")
+	refusedAs(t, err, faults.NotMember, "left its cluster before the backup")
+	<-m.gone
+	_, err = a.Arriving()
+	refusedAs(t, err, faults.NotMember, "belongs to no cluster")
+	cancel()
+	if err := <-lived; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
 // TestAMachineThatArrivesCanBeLookedAt: what its refusal advises must not be
 // refused as well.
 func TestAMachineThatArrivesCanBeLookedAt(t *testing.T) {
