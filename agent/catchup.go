@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"uncloud/internal/atomicfile"
 )
 
 // past is how far this machine was with its copy of the state when its agent
@@ -58,7 +60,7 @@ func writePast(dir string, p past) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := writeAtomic(filepath.Join(dir, pastFile), []byte(p), 0o600); err != nil {
+	if err := atomicfile.Replace(filepath.Join(dir, pastFile), []byte(p), 0o600); err != nil {
 		return fmt.Errorf("note how far the store is: %w", err)
 	}
 	return nil

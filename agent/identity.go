@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"uncloud/internal/atomicfile"
 	"uncloud/internal/faults"
 	"uncloud/internal/spec"
 )
@@ -83,7 +84,7 @@ func (id Identity) write(dir, file string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make %s: %w", dir, err)
 	}
-	if err := writeAtomic(filepath.Join(dir, file), text, 0o600); err != nil {
+	if err := atomicfile.Replace(filepath.Join(dir, file), text, 0o600); err != nil {
 		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 			return faults.New(faults.DiskFull, "no space left for the identity of this machine").
 				WithHint("free some, then try again: df -h %s", dir).Because(err)
@@ -91,27 +92,4 @@ func (id Identity) write(dir, file string) error {
 		return fmt.Errorf("write identity: %w", err)
 	}
 	return nil
-}
-
-// writeAtomic replaces a file: temporary file, fsync, rename, fsync of the folder.
-func writeAtomic(path string, content []byte, mode os.FileMode) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) //nolint:errcheck // gone already when the rename succeeded
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

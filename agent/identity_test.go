@@ -42,27 +42,6 @@ func TestADamagedIdentityIsNotANewMachine(t *testing.T) {
 	}
 }
 
-// TestAFailedWriteLeavesTheOldFile and nothing beside it.
-func TestAFailedWriteLeavesTheOldFile(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "file")
-	must(t, writeAtomic(path, []byte("old"), 0o600))
-	must(t, writeAtomic(path, []byte("new"), 0o600))
-	if got, _ := os.ReadFile(path); string(got) != "new" {
-		t.Errorf("%q", got)
-	}
-	blocked := filepath.Join(dir, "folder")
-	must(t, os.MkdirAll(filepath.Join(blocked, "x"), 0o700))
-	if err := writeAtomic(blocked, []byte("new"), 0o600); err == nil {
-		t.Error("a folder was replaced by a file")
-	}
-	left, err := os.ReadDir(dir)
-	must(t, err)
-	if len(left) != 2 {
-		t.Errorf("left behind: %v", left)
-	}
-}
-
 // TestAnIdentityThatDoesNotFitIsSaid, and the one that is there stays.
 func TestAnIdentityThatDoesNotFitIsSaid(t *testing.T) {
 	dir := t.TempDir()

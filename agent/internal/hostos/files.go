@@ -93,7 +93,7 @@ func readJSON(path string, to any) (found bool, err error) {
 }
 
 // write replaces a file so that after a power cut there is either the old one
-// or the new one, whole.
+// or the new one, whole. It is not atomicfile's: nothing else may lie beside an order.
 func (f files) write(path string, v any) (err error) {
 	defer func() {
 		if err != nil {
@@ -104,7 +104,6 @@ func (f files) write(path string, v any) (err error) {
 	if err != nil {
 		return err
 	}
-	// Not beside an order: what lies in their folder is one.
 	temp, err := os.CreateTemp(f.dir, ".new-*")
 	if err != nil {
 		return err

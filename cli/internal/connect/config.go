@@ -14,6 +14,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"uncloud/internal/atomicfile"
 	"uncloud/internal/faults"
 )
 
@@ -72,11 +73,7 @@ func (c *Config) Save(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("save contexts: %w", err)
 	}
-	temporary := path + ".new"
-	if err := os.WriteFile(temporary, b, 0o600); err != nil {
-		return fmt.Errorf("save contexts: %w", err)
-	}
-	if err := os.Rename(temporary, path); err != nil {
+	if err := atomicfile.Replace(path, b, 0o600); err != nil {
 		return fmt.Errorf("save contexts: %w", err)
 	}
 	return nil

@@ -18,6 +18,7 @@ import (
 	nettypes "go.podman.io/common/libnetwork/types"
 
 	"uncloud/agent/internal/runtime"
+	"uncloud/internal/atomicfile"
 )
 
 // EnsureNetwork implements runtime.Engine.
@@ -102,10 +103,9 @@ func (e *Engine) writeNetwork(n runtime.Network) error {
 	if err := os.MkdirAll(e.networkDir, 0o755); err != nil {
 		return fmt.Errorf("network %s: %w", n.Name, err)
 	}
-	file := filepath.Join(e.networkDir, n.Name+".json")
-	temp := file + ".new" // not *.json, so Podman does not read it half written
-	if err := os.WriteFile(temp, text, 0o644); err != nil {
+	// Podman reads *.json, so it never sees what is half written.
+	if err := atomicfile.Replace(filepath.Join(e.networkDir, n.Name+".json"), text, 0o644); err != nil {
 		return fmt.Errorf("network %s: %w", n.Name, err)
 	}
-	return os.Rename(temp, file)
+	return nil
 }
