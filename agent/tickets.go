@@ -17,9 +17,6 @@ import (
 	"uncloud/internal/spec"
 )
 
-// longestTicket is for how long a ticket may be valid.
-const longestTicket = 90 * 24 * time.Hour
-
 // ticketMembers bounds how many machines a ticket names. More only make the
 // file larger: one that answers is enough.
 const ticketMembers = 8
@@ -106,7 +103,7 @@ func endedTickets(state *spec.State, now time.Time) []spec.Row {
 		t, ok := state.Tickets[u.Ticket]
 		// A use may arrive before its ticket: without one it goes when no
 		// ticket can be that old.
-		if now.After(u.At.Add(longestTicket+join.Grace)) || ok && now.After(t.ExpiresAt.Add(join.Grace)) {
+		if now.After(u.At.Add(spec.LongestTicket+join.Grace)) || ok && now.After(t.ExpiresAt.Add(join.Grace)) {
 			rows = append(rows, u)
 		}
 	}

@@ -37,7 +37,6 @@ var engines = []struct {
 	{"connectrpc.com/connect", []string{"api", "internal/wire", "agent/internal/server", "cli/internal", "agent/cmd/uncloudd"}, "messages stay at the rim; inside there are only the product's own types"},
 	{"github.com/spf13/cobra", []string{"cli", "agent/cmd/uncloudd"}, "flags are for programs, not for packages"},
 	{"charm.land", []string{"cli/internal"}, "only the CLI draws"},
-	{"filippo.io/age", []string{"agent/internal/secrets"}, "one place seals"},
 	{"github.com/google/go-containerregistry", []string{"agent/internal/images", "cli/internal/push", "tests"}, "one place at each end of an image push"},
 	{"github.com/prometheus/client_golang", []string{"agent"}, "metrics are registered where everything is known"},
 }

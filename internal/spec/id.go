@@ -18,7 +18,6 @@ const (
 	ReplicaPrefix  = "rep_"
 	RolloutPrefix  = "rol_"
 	VolumePrefix   = "vol_"
-	SecretPrefix   = "sec_"
 	TicketPrefix   = "tkt_"
 	EventPrefix    = "evt_"
 	ClusterPrefix  = "cls_"

@@ -101,7 +101,6 @@ type Replica struct {
 	Revision  string    `col:"revision"`
 	Machine   string    `col:"machine"`
 	Wanted    Wanted    `col:"wanted"`
-	Epoch     int64     `col:"epoch"`
 	Rollout   string    `col:"rollout"`
 	CreatedAt time.Time `col:"created_at"`
 }
@@ -176,6 +175,11 @@ type Volume struct {
 	Spec      VolumeSpec `col:"spec"`
 	CreatedAt time.Time  `col:"created_at"`
 }
+
+// LongestTicket is for how long a ticket may be valid. Whoever issues one keeps
+// to it, because a use whose ticket is not known is forgotten when no ticket
+// can be that old: with a longer one, a ticket could be used once more.
+const LongestTicket = 90 * 24 * time.Hour
 
 // Ticket lets a machine join. The secret half is only in the ticket file.
 type Ticket struct {

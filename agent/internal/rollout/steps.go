@@ -97,7 +97,7 @@ func (d *Driver) newReplica(service string, s plan.Step, rollout string, taken m
 	}
 	taken[name] = true
 	return spec.Replica{ID: id, Name: name, Service: s.Service, Revision: s.Revision, Machine: s.Machine,
-		Wanted: spec.WantRunning, Epoch: 1, Rollout: rollout, CreatedAt: d.Now()}, nil
+		Wanted: spec.WantRunning, Rollout: rollout, CreatedAt: d.Now()}, nil
 }
 
 // start runs a replica whose row is there and waits for its verdict.
@@ -307,7 +307,6 @@ func (d *drive) inPlace(ctx context.Context, s plan.Step) error {
 			return nil
 		}
 		rep.Revision, rep.Wanted, rep.Rollout = s.Revision, spec.WantRunning, d.rollout.ID
-		rep.Epoch++
 		return tx.Put(rep)
 	})
 	if err != nil {

@@ -18,7 +18,6 @@ type clusterService struct{ *Server }
 
 const (
 	defaultTicketTime = time.Hour
-	maxTicketTime     = 90 * 24 * time.Hour
 	maxTicketUses     = 1000
 )
 
@@ -141,8 +140,8 @@ func (s clusterService) CreateTicket(ctx context.Context, req *connect.Request[u
 	if uses == 0 {
 		uses = 1
 	}
-	if valid < 0 || valid > maxTicketTime || uses < 0 || uses > maxTicketUses {
-		return nil, faults.New(faults.Invalid, "a ticket is valid for at most 90 days and %d uses", maxTicketUses).
+	if valid < 0 || valid > spec.LongestTicket || uses < 0 || uses > maxTicketUses {
+		return nil, faults.New(faults.Invalid, "a ticket is valid for at most %d days and %d uses", spec.LongestTicket/(24*time.Hour), maxTicketUses).
 			WithHint("such as: uc machine ticket --valid 24h --uses 3")
 	}
 	id, text, expires, err := m.IssueTicket(ctx, valid, uses)
