@@ -66,6 +66,7 @@ type member struct {
 
 	namesLoaded, ingressLoaded loadedState // what they work with
 	ingressTurn                stall.Turn
+	questions                  questions // that names was asked
 
 	ready    chan struct{} // closed when this machine has caught up
 	again    chan struct{} // steer once more
@@ -80,6 +81,7 @@ type member struct {
 	bridged    atomic.Bool // the network of the containers was there once
 	restartAll atomic.Bool // the bridge was remade under the containers
 	leaving    atomic.Bool
+	untold     error                       // why the others may not know that this machine left; read when it is gone
 	restoring  atomic.Pointer[restoration] // what the next member begins with
 	end        func()                      // makes run return
 	quit       chan struct{}               // closed by end
@@ -125,7 +127,8 @@ func (m *member) sub(name string) *slog.Logger { return m.log.With("subsystem", 
 func (m *member) wire() (err error) {
 	m.mesh = mesh.New(mesh.Options{Logger: m.sub("mesh"), BridgeRemade: m.bridgeRemade})
 	m.firewall = firewall.New(firewall.Options{Log: m.sub("firewall")})
-	m.names = names.New(names.Options{Log: m.sub("names")})
+	m.questions = newQuestions()
+	m.names = names.New(names.Options{Log: m.sub("names"), OnQuery: m.questions.count})
 	m.engine = podman.New(podman.Config{Socket: m.cfg.PodmanSocket, Log: m.sub("runtime")})
 	m.peers = server.NewPeers(m.dialAPI)
 	if m.gossip, err = gossip.New(gossip.Options{

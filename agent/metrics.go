@@ -13,13 +13,14 @@ import (
 )
 
 // metricsHandler serves what a monitoring system scrapes. Figures are read at
-// the moment of the scrape; nothing is counted for nobody.
+// the moment of the scrape; only questions to the DNS are counted as they come.
 func (m *member) metricsHandler() http.Handler {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		memberCollector{m},
+		m.questions,
 	)
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
@@ -40,6 +41,18 @@ var (
 	descPeers    = desc("mesh_peers", "Other machines by the state of the tunnel to them.", "state")
 	descTroubles = desc("troubles", "What this machine suffers from, by code.", "code")
 )
+
+// questions counts what the DNS of this machine is asked, by kind: of the
+// cluster, of the rest of the world, or refused.
+type questions struct{ *prometheus.CounterVec }
+
+func newQuestions() questions {
+	return questions{prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "uncloud_dns_questions_total", Help: "Questions to the DNS of this machine, by kind and response code.",
+	}, []string{"kind", "rcode"})}
+}
+
+func (q questions) count(kind, rcode string) { q.WithLabelValues(kind, rcode).Inc() }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("uncloud_"+name, help, labels, nil)

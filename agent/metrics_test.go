@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"uncloud/agent/internal/crdt"
+	"uncloud/agent/internal/mesh"
 	"uncloud/agent/internal/store"
 	statesync "uncloud/agent/internal/sync"
 )
@@ -132,5 +134,30 @@ func TestManyMachinesAreToldInOneSum(t *testing.T) {
 	rest := "{" + metricsRest + "}"
 	if n := 100.0 - metricsEach; got["sync_queued_bytes"+rest] != n || got["sync_missing_versions"+rest] != n || got["sync_lag_seconds"+rest] != n-1 {
 		t.Errorf("the rest is not told: %v", got)
+	}
+}
+
+// TestAScrapeOfAMember, which is wired and has not touched the network, shows
+// what its DNS was asked.
+func TestAScrapeOfAMember(t *testing.T) {
+	cfg, id := stoppedMachine(t)
+	cfg.Socket = filepath.Join(t.TempDir(), "uncloud.sock")
+	key, err := mesh.NewPrivateKey(cryptoRandom)
+	must(t, err)
+	id.PrivateKey = key.String()
+	m, err := newMember(t.Context(), cfg, id, quiet())
+	must(t, err)
+	defer m.store.Close()
+	for _, kind := range []string{"forward", "cluster", "forward"} {
+		m.questions.count(kind, "NOERROR")
+	}
+	answer := httptest.NewRecorder()
+	m.metricsHandler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+	for _, line := range []string{
+		`uncloud_dns_questions_total{kind="cluster",rcode="NOERROR"} 1`, `uncloud_dns_questions_total{kind="forward",rcode="NOERROR"} 2`, "uncloud_ready 0",
+	} {
+		if !strings.Contains(answer.Body.String(), "\n"+line+"\n") {
+			t.Errorf("%d, and no %s in\n%s", answer.Code, line, answer.Body)
+		}
 	}
 }
