@@ -243,21 +243,22 @@ func alreadyMember(m *member) error {
 		WithHint("see it with: uc machine ls; to leave it: uncloudd reset")
 }
 
-// Reset forgets the cluster.
-func (a *Agent) Reset(ctx context.Context) error {
+// Reset forgets the cluster. Untold is why the others may not
+// know of it.
+func (a *Agent) Reset(ctx context.Context) (untold, err error) {
 	a.joining.Lock()
 	defer a.joining.Unlock()
 	m := a.current()
 	if m == nil {
-		return faults.New(faults.NotMember, "this machine belongs to no cluster").WithHint("join one with: uncloudd join TICKET-FILE")
+		return nil, faults.New(faults.NotMember, "this machine belongs to no cluster").WithHint("join one with: uncloudd join TICKET-FILE")
 	}
 	if err := m.leave(ctx, true); err != nil {
-		return fmt.Errorf("leave the cluster: %w", err)
+		return nil, fmt.Errorf("leave the cluster: %w", err)
 	}
 	select {
 	case <-m.gone:
-		return nil
+		return m.untold, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -82,7 +83,9 @@ func (o onlyMember) RestoreStore(context.Context, server.RestoreOptions, io.Read
 
 // Reset leaves the rows of this machine to the one that asks: were they removed
 // here, the others would cut the tunnel before the answer had passed it.
-func (o onlyMember) Reset(ctx context.Context) error { return o.m.leave(ctx, false) }
+func (o onlyMember) Reset(ctx context.Context) (untold, err error) {
+	return nil, o.m.leave(ctx, false)
+}
 
 // notes are what this machine suffers from.
 func (m *member) notes() []server.Note {
@@ -104,10 +107,10 @@ func (m *member) authority(ctx context.Context) (string, error) {
 	return string(pem), err
 }
 
-func (m *member) wireGuard() *uncloudv1.WireGuardResponse {
+func (m *member) wireGuard() (*uncloudv1.WireGuardResponse, error) {
 	st, err := m.mesh.Status()
 	if err != nil {
-		return &uncloudv1.WireGuardResponse{Interface: linkName}
+		return nil, fmt.Errorf("look at link %s: %w", linkName, err)
 	}
 	out := &uncloudv1.WireGuardResponse{
 		Interface: st.Link, PublicKey: st.PublicKey.String(), Port: int32(st.ListenPort), Kind: string(st.Kind),
@@ -118,7 +121,7 @@ func (m *member) wireGuard() *uncloudv1.WireGuardResponse {
 			out.Peers = append(out.Peers, m.wireGuardPeer(p, state.MachineName(p.Machine)))
 		}
 	}
-	return out
+	return out, nil
 }
 
 func (m *member) wireGuardPeer(p mesh.PeerStatus, name string) *uncloudv1.WireGuardPeer {

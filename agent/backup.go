@@ -74,12 +74,16 @@ type removing struct {
 func (r removing) Close() error { return errors.Join(r.File.Close(), r.remove()) }
 
 // Status tells how far the store is.
-func (s storeCare) Status() *uncloudv1.StoreStatusResponse {
+func (s storeCare) Status(ctx context.Context) (*uncloudv1.StoreStatusResponse, error) {
 	m := s.m
+	digest, err := m.store.Digest(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("digest of the store: %w", err)
+	}
 	st, state := m.store.Status(), m.store.State()
 	done := m.sync.Counters()
 	out := &uncloudv1.StoreStatusResponse{
-		Site: st.Site.String(), Quarantined: int64(st.Unreadable) + int64(st.Quarantined), Size: s.size(), Tombstones: int64(st.Deleted),
+		Site: st.Site.String(), Quarantined: int64(st.Unreadable) + int64(st.Quarantined), Size: s.size(), Tombstones: int64(st.Deleted), Digest: digest,
 		Repaired: int64(done.Repaired), Spoilt: int64(done.Spoilt), //nolint:gosec // counters
 	}
 	known := m.store.Known()
@@ -96,12 +100,7 @@ func (s storeCare) Status() *uncloudv1.StoreStatusResponse {
 		}
 		out.Peers = append(out.Peers, msg)
 	}
-	digest, err := m.store.Digest(context.Background())
-	if err != nil {
-		m.log.Warn("digest of the store", "err", err)
-	}
-	out.Digest = digest
-	return out
+	return out, nil
 }
 
 // size is how many bytes the database takes on disk; 0 where that cannot be

@@ -113,7 +113,7 @@ func (m *member) ensure(ctx context.Context, replica string, skipHealth bool) (s
 	// What the result says is recorded, so this machine's newest version has it.
 	site := m.store.Site()
 	at := server.Version{Site: site.String(), Seq: m.store.Known().Head(site)}
-	return server.Outcome{Container: res.Container, Fault: res.Fault, Logs: res.Logs, Version: at}, nil
+	return server.Outcome{Fault: res.Fault, Logs: res.Logs, Version: at}, nil
 }
 
 // localReplicas are the replicas of this machine as the API sees them.

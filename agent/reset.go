@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,12 +32,39 @@ func (m *member) leave(ctx context.Context, tell bool) error {
 		return err
 	}
 	if tell {
-		if err := m.sayGoodbye(ctx); err != nil {
-			m.log.Warn("tell the others", "err", err)
-		}
+		name, deaf := m.store.State().MachineName(m.id.MachineID), m.nobodyHears()
+		m.untold = untold(name, cmp.Or(deaf, m.sayGoodbye(ctx)))
 	}
 	m.end()
 	return nil
+}
+
+// nobodyHears is why a goodbye would reach no other machine, or nil. Where there
+// is no other one, nobody is left out.
+func (m *member) nobodyHears() error {
+	others, alive := 0, m.gossip.Alive()
+	for id := range m.store.State().Machines {
+		if id == m.id.MachineID {
+			continue
+		}
+		if alive[id] {
+			return nil
+		}
+		others++
+	}
+	if others == 0 {
+		return nil
+	}
+	return fmt.Errorf("none of the %d others can be reached", others)
+}
+
+// untold is what a person is told whose machine may have left without a word.
+func untold(name string, why error) error {
+	if why == nil {
+		return nil
+	}
+	return faults.New(faults.Unreachable, "the other machines may not know that this one left: %w", why).
+		WithHint("remove it on one of them: uc machine rm --force %s", name)
 }
 
 // sayGoodbye removes the own row, so that no machine waits for this one, and

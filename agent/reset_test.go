@@ -4,10 +4,12 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"uncloud/agent/internal/crdt"
+	"uncloud/agent/internal/gossip"
 	"uncloud/agent/internal/reconcile"
 	"uncloud/agent/internal/runtime"
 	"uncloud/agent/internal/server"
@@ -145,5 +147,36 @@ func TestWhatDoesNotFitOnTheDiskIsMissing(t *testing.T) {
 	}
 	if missing() {
 		t.Error("it is here, and said to be missing")
+	}
+}
+
+// TestLeavingWithoutAWordIsSaid: a machine that nobody hears leaves all the
+// same, and the person is told what to do about it elsewhere.
+func TestLeavingWithoutAWordIsSaid(t *testing.T) {
+	leave := func(t *testing.T, others ...spec.Row) error {
+		m, _ := withContainers(t)
+		_, err := m.store.Update(t.Context(), func(tx *storeTx) error {
+			tx.Put(spec.Machine{ID: "mch_self", Name: "pi-1"})
+			tx.Put(others...)
+			return nil
+		})
+		must(t, err)
+		m.gossip, err = gossip.New(gossip.Options{Machine: "mch_self", Cluster: "cls_a", Bind: netip.MustParseAddrPort("127.0.0.1:0")})
+		must(t, err)
+		must(t, m.gossip.Start(t.Context()))
+		t.Cleanup(func() { must(t, m.gossip.Close()) })
+		must(t, m.leave(t.Context(), true))
+		if !hasEnded(m) {
+			t.Error("the member goes on")
+		}
+		return m.untold
+	}
+	if err := leave(t); err != nil {
+		t.Errorf("the last machine of a cluster: %v", err)
+	}
+	err := leave(t, spec.Machine{ID: "mch_other", Name: "pi-2"})
+	refusedAs(t, err, faults.Unreachable, "none of the 1 others can be reached")
+	if hint := faults.Of(err).Hint; !strings.HasSuffix(hint, "uc machine rm --force pi-1") {
+		t.Error(hint)
 	}
 }

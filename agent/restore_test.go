@@ -243,6 +243,16 @@ func TestALifeFollowsARestore(t *testing.T) {
 	}
 }
 
+// TestAStoreThatCannotBeReadHasNoStatus: one without a digest would look like a
+// copy that differs from the others.
+func TestAStoreThatCannotBeReadHasNoStatus(t *testing.T) {
+	m := &member{store: withRows(t, t.TempDir(), "cls_a")}
+	must(t, m.store.Close())
+	if res, err := (storeCare{m}).Status(t.Context()); err == nil {
+		t.Error(res)
+	}
+}
+
 // TestAResetOvertakesARestore, as it may over the mesh: the machine is a new one
 // then, and whoever restores is told at once.
 func TestAResetOvertakesARestore(t *testing.T) {

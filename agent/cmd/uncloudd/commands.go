@@ -117,8 +117,14 @@ func resetCommand(load loadConfig) *cobra.Command {
 				return faults.New(faults.Invalid, "this stops all services on this machine and forgets its cluster").
 					WithHint("if that is what you want: uncloudd reset --yes")
 			}
-			_, err = machineClient(cfg).Reset(cmd.Context(), connect.NewRequest(&uncloudv1.ResetRequest{}))
-			return wire.Decode(err)
+			res, err := machineClient(cfg).Reset(cmd.Context(), connect.NewRequest(&uncloudv1.ResetRequest{}))
+			if err != nil {
+				return wire.Decode(err)
+			}
+			if f := res.Msg.GetUntold(); f != nil { // it is done all the same
+				fmt.Fprintf(cmd.ErrOrStderr(), "uncloudd: warning: %s\nuncloudd: hint: %s\n", f.GetSentence(), f.GetHint())
+			}
+			return nil
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do it")

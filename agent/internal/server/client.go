@@ -10,7 +10,6 @@ import (
 
 	uncloudv1 "uncloud/api/uncloud/v1"
 	"uncloud/api/uncloud/v1/uncloudv1connect"
-	"uncloud/internal/spec"
 	"uncloud/internal/wire"
 )
 
@@ -62,9 +61,8 @@ func (p *Peers) RunReplica(ctx context.Context, machine, replica string, v Versi
 	if err != nil {
 		return Outcome{}, wire.Decode(err)
 	}
-	out := Outcome{Logs: res.Msg.GetLogs(), Fault: wire.MessageFault(res.Msg.GetFault()), Version: Version{Site: res.Msg.GetSite(), Seq: res.Msg.GetVersion()}}
-	out.Container = spec.Container{Replica: replica, State: spec.ContainerState(res.Msg.GetState()), Health: spec.Health(res.Msg.GetHealth())}
-	return out, nil
+	at := Version{Site: res.Msg.GetSite(), Seq: res.Msg.GetVersion()}
+	return Outcome{Logs: res.Msg.GetLogs(), Fault: wire.MessageFault(res.Msg.GetFault()), Version: at}, nil
 }
 
 // RetireReplica asks the machine to stop and remove a replica's container.

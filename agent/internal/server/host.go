@@ -21,8 +21,9 @@ type Host interface {
 	Init(ctx context.Context, opts InitOptions) error
 	// Join makes the machine a member of the ticket's cluster and ends when it is ready.
 	Join(ctx context.Context, opts JoinOptions, progress func(text string)) error
-	// Reset forgets the cluster. Named volumes stay.
-	Reset(ctx context.Context) error
+	// Reset forgets the cluster. Named volumes stay. Untold is why the
+	// others may not know; nil where they do, or where the one that asks tells them.
+	Reset(ctx context.Context) (untold, err error)
 	// RestoreStore takes a backup that it reads to its end, and puts it in place
 	// of the store, or takes in what the cluster lacks. It ends when the machine
 	// takes commands again.
@@ -93,7 +94,7 @@ type Member struct {
 	Admit func(ctx context.Context, ticket string, req *uncloudv1.AdmitRequest) (*uncloudv1.AdmitResponse, error)
 	// ManagementAddress is derived from a machine's public key.
 	ManagementAddress func(publicKey string) netip.Addr
-	WireGuard         func() *uncloudv1.WireGuardResponse
+	WireGuard         func() (*uncloudv1.WireGuardResponse, error)
 	// Authority is the PEM certificate of what signs private names here.
 	Authority func(ctx context.Context) (string, error)
 
@@ -107,7 +108,7 @@ type Member struct {
 
 // Store is this machine's replicated store, as a person looks after it.
 type Store interface {
-	Status() *uncloudv1.StoreStatusResponse
+	Status(ctx context.Context) (*uncloudv1.StoreStatusResponse, error)
 	// Check reads the whole database. What is wrong is in the response.
 	Check(ctx context.Context) (*uncloudv1.CheckStoreResponse, error)
 	// Backup makes a copy and opens it; closing removes it from this machine.
@@ -134,10 +135,9 @@ type Replicas interface {
 
 // Outcome is how a replica that was asked to run turned out.
 type Outcome struct {
-	Container spec.Container
-	Fault     error    // nil: it runs, and is healthy if it has a check
-	Logs      []string // the last lines where Fault is set
-	Version   Version  // the commit that says what runs
+	Fault   error    // nil: it runs, and is healthy if it has a check
+	Logs    []string // the last lines where Fault is set
+	Version Version  // the commit that says what runs
 }
 
 // Engine reads and enters containers of this machine.

@@ -13,6 +13,7 @@ import (
 
 	uncloudv1 "uncloud/api/uncloud/v1"
 	"uncloud/internal/faults"
+	"uncloud/internal/wire"
 )
 
 // machineService is what this machine says of itself.
@@ -57,10 +58,15 @@ func (s machineService) Join(ctx context.Context, req *connect.Request[uncloudv1
 }
 
 func (s machineService) Reset(ctx context.Context, _ *connect.Request[uncloudv1.ResetRequest]) (*connect.Response[uncloudv1.ResetResponse], error) {
-	if err := s.host.Reset(ctx); err != nil {
+	untold, err := s.host.Reset(ctx)
+	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&uncloudv1.ResetResponse{}), nil
+	res := &uncloudv1.ResetResponse{}
+	if untold != nil {
+		res.Untold = wire.FaultMessage(faults.Of(untold))
+	}
+	return connect.NewResponse(res), nil
 }
 
 func parseEndpoints(texts []string) ([]netip.AddrPort, error) {
@@ -80,7 +86,11 @@ func (s machineService) WireGuard(context.Context, *connect.Request[uncloudv1.Wi
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(m.WireGuard()), nil
+	res, err := m.WireGuard()
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(res), nil
 }
 
 func (s machineService) Authority(ctx context.Context, _ *connect.Request[uncloudv1.AuthorityRequest]) (*connect.Response[uncloudv1.AuthorityResponse], error) {

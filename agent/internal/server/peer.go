@@ -29,11 +29,7 @@ func (s peerService) RunReplica(ctx context.Context, req *connect.Request[unclou
 		return nil, err
 	}
 	res := &uncloudv1.RunReplicaResponse{
-		Ok: out.Fault == nil, State: string(out.Container.State), Health: string(out.Container.Health), Logs: out.Logs,
-		Site: out.Version.Site, Version: out.Version.Seq,
-	}
-	if a := out.Container.Address; a.IsValid() {
-		res.Address = a.String()
+		Logs: out.Logs, Site: out.Version.Site, Version: out.Version.Seq,
 	}
 	if out.Fault != nil {
 		res.Fault = wire.FaultMessage(faults.Of(out.Fault))

@@ -73,7 +73,7 @@ func TestAMachineThatDoesNotAnswerIsSaid(t *testing.T) {
 func TestAPanicIsAFaultAndTheServerLives(t *testing.T) {
 	w := newWorld(t, "mch_a")
 	a := w.machines["mch_a"]
-	a.member = func(m *Member) { m.WireGuard = func() *uncloudv1.WireGuardResponse { panic("a bug") } }
+	a.member = func(m *Member) { m.WireGuard = func() (*uncloudv1.WireGuardResponse, error) { panic("a bug") } }
 	_, err := a.machine().WireGuard(t.Context(), connect.NewRequest(&uncloudv1.WireGuardRequest{}))
 	refused(t, err, faults.Internal, true)
 	if _, err := a.info(t.Context(), ""); err != nil {
@@ -88,10 +88,10 @@ func TestARunningCallIsAnsweredAtTheEnd(t *testing.T) {
 	a := w.machines["mch_a"]
 	began, goOn := make(chan struct{}), make(chan struct{})
 	a.member = func(m *Member) {
-		m.WireGuard = func() *uncloudv1.WireGuardResponse {
+		m.WireGuard = func() (*uncloudv1.WireGuardResponse, error) {
 			close(began)
 			<-goOn
-			return &uncloudv1.WireGuardResponse{Interface: "uncloud"}
+			return &uncloudv1.WireGuardResponse{Interface: "uncloud"}, nil
 		}
 	}
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -135,6 +135,33 @@ func (m *machine) remove(ctx context.Context, ref string, force bool) error {
 		}
 	}
 	return errors.Join(stream.Err(), io.ErrUnexpectedEOF)
+}
+
+// TestAResetThatNobodyHeardOfIsSaid in the answer: it is done all the same.
+func TestAResetThatNobodyHeardOfIsSaid(t *testing.T) {
+	a := newWorld(t, "mch_a").machines["mch_a"]
+	for _, untold := range []error{nil, faults.New(faults.Unreachable, "the others may not know").WithHint("remove it there")} {
+		a.untold = untold
+		res, err := a.machine().Reset(t.Context(), connect.NewRequest(&uncloudv1.ResetRequest{}))
+		must(t, err)
+		if f := res.Msg.GetUntold(); (f == nil) != (untold == nil) || f != nil && (f.GetSentence() != "the others may not know" || f.GetHint() != "remove it there") {
+			t.Errorf("%v is told as %v", untold, f)
+		}
+	}
+}
+
+// TestALinkThatCannotBeReadIsAnError, and not a machine without peers.
+func TestALinkThatCannotBeReadIsAnError(t *testing.T) {
+	a := newWorld(t, "mch_a").machines["mch_a"]
+	a.member = func(m *Member) {
+		m.WireGuard = func() (*uncloudv1.WireGuardResponse, error) {
+			return nil, errors.New("netlink: operation not permitted")
+		}
+	}
+	res, err := a.machine().WireGuard(t.Context(), connect.NewRequest(&uncloudv1.WireGuardRequest{}))
+	if err == nil || !strings.Contains(err.Error(), "not permitted") {
+		t.Errorf("%v, %v", res, err)
+	}
 }
 
 func TestRemovingAMachine(t *testing.T) {
@@ -231,7 +258,7 @@ func TestTicketsHaveLimits(t *testing.T) {
 			return "tkt_a", "text", time.Now(), nil
 		}
 	}
-	for _, bad := range []*uncloudv1.CreateTicketRequest{{ValidSeconds: -1}, {Uses: -1}, {Uses: maxTicketUses + 1}, {ValidSeconds: 91 * 24 * 3600}} {
+	for _, bad := range []*uncloudv1.CreateTicketRequest{{ValidSeconds: -1}, {Uses: -1}, {Uses: maxTicketUses + 1}, {ValidSeconds: int64(spec.LongestTicket/time.Second) + 1}} {
 		_, err := a.cluster().CreateTicket(t.Context(), connect.NewRequest(bad))
 		refused(t, err, faults.Invalid, true)
 	}

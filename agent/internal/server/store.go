@@ -14,12 +14,16 @@ import (
 // backupChunk is how much of a backup one message carries.
 const backupChunk = 256 << 10
 
-func (s machineService) StoreStatus(context.Context, *connect.Request[uncloudv1.StoreStatusRequest]) (*connect.Response[uncloudv1.StoreStatusResponse], error) {
+func (s machineService) StoreStatus(ctx context.Context, _ *connect.Request[uncloudv1.StoreStatusRequest]) (*connect.Response[uncloudv1.StoreStatusResponse], error) {
 	m, err := s.host.Arriving()
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(m.Store.Status()), nil
+	res, err := m.Store.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(res), nil
 }
 
 func (s machineService) CheckStore(ctx context.Context, _ *connect.Request[uncloudv1.CheckStoreRequest]) (*connect.Response[uncloudv1.CheckStoreResponse], error) {

@@ -2,7 +2,9 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -20,9 +22,12 @@ import (
 type copies struct {
 	content []byte
 	open    int
+	unread  error // why the state cannot be read
 }
 
-func (c *copies) Status() *uncloudv1.StoreStatusResponse { return &uncloudv1.StoreStatusResponse{} }
+func (c *copies) Status(ctx context.Context) (*uncloudv1.StoreStatusResponse, error) {
+	return &uncloudv1.StoreStatusResponse{}, cmp.Or(c.unread, ctx.Err())
+}
 
 func (c *copies) Check(context.Context) (*uncloudv1.CheckStoreResponse, error) {
 	return &uncloudv1.CheckStoreResponse{Rows: 3, Problems: []string{"one"}}, nil
@@ -74,6 +79,17 @@ func TestAStoreIsCheckedWhereItIs(t *testing.T) {
 	must(t, err)
 	if res.Msg.GetRows() != 3 || len(res.Msg.GetProblems()) != 1 {
 		t.Error(res.Msg)
+	}
+}
+
+// TestAStoreThatCannotBeReadHasNoStatus: half of one would look like a copy that
+// differs from the others.
+func TestAStoreThatCannotBeReadHasNoStatus(t *testing.T) {
+	a := newWorld(t, "mch_a").machines["mch_a"]
+	a.member = func(m *Member) { m.Store = &copies{unread: errors.New("disk I/O error")} }
+	res, err := a.machine().StoreStatus(t.Context(), connect.NewRequest(&uncloudv1.StoreStatusRequest{}))
+	if err == nil || !strings.Contains(err.Error(), "disk I/O error") {
+		t.Errorf("%v, %v", res, err)
 	}
 }
 

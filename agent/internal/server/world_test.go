@@ -47,6 +47,7 @@ type machine struct {
 	dials, resets int
 	member        func(*Member) // what this machine's member can do besides
 	failReset     error
+	untold        error
 	restored      []string
 }
 
@@ -96,11 +97,11 @@ func (m *machine) RestoreStore(_ context.Context, o RestoreOptions, backup io.Re
 	return &uncloudv1.RestoreStoreResponse{Site: "new"}, err
 }
 
-func (m *machine) Reset(context.Context) error {
+func (m *machine) Reset(context.Context) (untold, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.resets++
-	return m.failReset
+	return m.untold, m.failReset
 }
 
 func (m *machine) Arriving() (*Member, error) { return m.Member() }

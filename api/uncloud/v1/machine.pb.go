@@ -394,7 +394,10 @@ func (*ResetRequest) Descriptor() ([]byte, []int) {
 }
 
 type ResetResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why the other machines may not know of it; unset: they do, or who asks tells
+	// them, or there are none.
+	Untold        *Fault `protobuf:"bytes,1,opt,name=untold,proto3" json:"untold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -427,6 +430,13 @@ func (x *ResetResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ResetResponse.ProtoReflect.Descriptor instead.
 func (*ResetResponse) Descriptor() ([]byte, []int) {
 	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ResetResponse) GetUntold() *Fault {
+	if x != nil {
+		return x.Untold
+	}
+	return nil
 }
 
 type AuthorityRequest struct {
@@ -2291,13 +2301,10 @@ func (x *RunReplicaRequest) GetSkipHealth() bool {
 }
 
 type RunReplicaResponse struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Ok      bool                   `protobuf:"varint,1,opt,name=ok,proto3" json:"ok,omitempty"`
-	State   string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	Health  string                 `protobuf:"bytes,3,opt,name=health,proto3" json:"health,omitempty"`
-	Address string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
-	Fault   *Fault                 `protobuf:"bytes,5,opt,name=fault,proto3" json:"fault,omitempty"`
-	Logs    []string               `protobuf:"bytes,6,rep,name=logs,proto3" json:"logs,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why it does not run, or is not healthy; unset: it is well.
+	Fault *Fault   `protobuf:"bytes,5,opt,name=fault,proto3" json:"fault,omitempty"`
+	Logs  []string `protobuf:"bytes,6,rep,name=logs,proto3" json:"logs,omitempty"`
 	// The commit of the machine's store that says what runs.
 	Site          string `protobuf:"bytes,7,opt,name=site,proto3" json:"site,omitempty"`
 	Version       uint64 `protobuf:"varint,8,opt,name=version,proto3" json:"version,omitempty"`
@@ -2333,34 +2340,6 @@ func (x *RunReplicaResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RunReplicaResponse.ProtoReflect.Descriptor instead.
 func (*RunReplicaResponse) Descriptor() ([]byte, []int) {
 	return file_uncloud_v1_machine_proto_rawDescGZIP(), []int{37}
-}
-
-func (x *RunReplicaResponse) GetOk() bool {
-	if x != nil {
-		return x.Ok
-	}
-	return false
-}
-
-func (x *RunReplicaResponse) GetState() string {
-	if x != nil {
-		return x.State
-	}
-	return ""
-}
-
-func (x *RunReplicaResponse) GetHealth() string {
-	if x != nil {
-		return x.Health
-	}
-	return ""
-}
-
-func (x *RunReplicaResponse) GetAddress() string {
-	if x != nil {
-		return x.Address
-	}
-	return ""
 }
 
 func (x *RunReplicaResponse) GetFault() *Fault {
@@ -3206,8 +3185,9 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\bR\x04done\x12,\n" +
 	"\x04info\x18\x03 \x01(\v2\x18.uncloud.v1.InfoResponseR\x04info\"\x0e\n" +
-	"\fResetRequest\"\x0f\n" +
-	"\rResetResponse\"\x12\n" +
+	"\fResetRequest\":\n" +
+	"\rResetResponse\x12)\n" +
+	"\x06untold\x18\x01 \x01(\v2\x11.uncloud.v1.FaultR\x06untold\"\x12\n" +
 	"\x10AuthorityRequest\"%\n" +
 	"\x11AuthorityResponse\x12\x10\n" +
 	"\x03pem\x18\x01 \x01(\tR\x03pem\"\x12\n" +
@@ -3346,16 +3326,12 @@ const file_uncloud_v1_machine_proto_rawDesc = "" +
 	"\x04site\x18\x02 \x01(\tR\x04site\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x1f\n" +
 	"\vskip_health\x18\x04 \x01(\bR\n" +
-	"skipHealth\"\xd7\x01\n" +
-	"\x12RunReplicaResponse\x12\x0e\n" +
-	"\x02ok\x18\x01 \x01(\bR\x02ok\x12\x14\n" +
-	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
-	"\x06health\x18\x03 \x01(\tR\x06health\x12\x18\n" +
-	"\aaddress\x18\x04 \x01(\tR\aaddress\x12'\n" +
+	"skipHealth\"\x85\x01\n" +
+	"\x12RunReplicaResponse\x12'\n" +
 	"\x05fault\x18\x05 \x01(\v2\x11.uncloud.v1.FaultR\x05fault\x12\x12\n" +
 	"\x04logs\x18\x06 \x03(\tR\x04logs\x12\x12\n" +
 	"\x04site\x18\a \x01(\tR\x04site\x12\x18\n" +
-	"\aversion\x18\b \x01(\x04R\aversion\"^\n" +
+	"\aversion\x18\b \x01(\x04R\aversionJ\x04\b\x01\x10\x05\"^\n" +
 	"\x14RetireReplicaRequest\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\tR\areplica\x12\x12\n" +
 	"\x04site\x18\x02 \x01(\tR\x04site\x12\x18\n" +
@@ -3516,85 +3492,86 @@ var file_uncloud_v1_machine_proto_goTypes = []any{
 	nil,                           // 52: uncloud.v1.ExecStart.EnvEntry
 	nil,                           // 53: uncloud.v1.AdmitRequest.LabelsEntry
 	(*HealthNote)(nil),            // 54: uncloud.v1.HealthNote
-	(*timestamppb.Timestamp)(nil), // 55: google.protobuf.Timestamp
-	(*Image)(nil),                 // 56: uncloud.v1.Image
-	(*Fault)(nil),                 // 57: uncloud.v1.Fault
+	(*Fault)(nil),                 // 55: uncloud.v1.Fault
+	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
+	(*Image)(nil),                 // 57: uncloud.v1.Image
 }
 var file_uncloud_v1_machine_proto_depIdxs = []int32{
 	54, // 0: uncloud.v1.InfoResponse.health:type_name -> uncloud.v1.HealthNote
 	51, // 1: uncloud.v1.JoinRequest.labels:type_name -> uncloud.v1.JoinRequest.LabelsEntry
 	1,  // 2: uncloud.v1.JoinProgress.info:type_name -> uncloud.v1.InfoResponse
-	11, // 3: uncloud.v1.WireGuardResponse.peers:type_name -> uncloud.v1.WireGuardPeer
-	55, // 4: uncloud.v1.WireGuardPeer.last_handshake:type_name -> google.protobuf.Timestamp
-	55, // 5: uncloud.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	55, // 6: uncloud.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	55, // 7: uncloud.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	15, // 8: uncloud.v1.ExecRequest.start:type_name -> uncloud.v1.ExecStart
-	16, // 9: uncloud.v1.ExecRequest.resize:type_name -> uncloud.v1.TerminalSize
-	52, // 10: uncloud.v1.ExecStart.env:type_name -> uncloud.v1.ExecStart.EnvEntry
-	16, // 11: uncloud.v1.ExecStart.size:type_name -> uncloud.v1.TerminalSize
-	56, // 12: uncloud.v1.ListImagesResponse.images:type_name -> uncloud.v1.Image
-	23, // 13: uncloud.v1.PushImageRequest.start:type_name -> uncloud.v1.PushImageStart
-	27, // 14: uncloud.v1.StoreStatusResponse.sites:type_name -> uncloud.v1.SiteStatus
-	28, // 15: uncloud.v1.StoreStatusResponse.peers:type_name -> uncloud.v1.PeerStatus
-	55, // 16: uncloud.v1.PeerStatus.last_sync:type_name -> google.protobuf.Timestamp
-	55, // 17: uncloud.v1.StoreBackup.created_at:type_name -> google.protobuf.Timestamp
-	31, // 18: uncloud.v1.BackupStoreResponse.backup:type_name -> uncloud.v1.StoreBackup
-	31, // 19: uncloud.v1.RestoreStoreRequest.backup:type_name -> uncloud.v1.StoreBackup
-	57, // 20: uncloud.v1.RunReplicaResponse.fault:type_name -> uncloud.v1.Fault
-	53, // 21: uncloud.v1.AdmitRequest.labels:type_name -> uncloud.v1.AdmitRequest.LabelsEntry
-	57, // 22: uncloud.v1.AdmitResponse.fault:type_name -> uncloud.v1.Fault
-	50, // 23: uncloud.v1.AdmitResponse.members:type_name -> uncloud.v1.Member
-	57, // 24: uncloud.v1.ReportResponse.fault:type_name -> uncloud.v1.Fault
-	0,  // 25: uncloud.v1.MachineService.Info:input_type -> uncloud.v1.InfoRequest
-	2,  // 26: uncloud.v1.MachineService.Init:input_type -> uncloud.v1.InitRequest
-	3,  // 27: uncloud.v1.MachineService.Join:input_type -> uncloud.v1.JoinRequest
-	5,  // 28: uncloud.v1.MachineService.Reset:input_type -> uncloud.v1.ResetRequest
-	9,  // 29: uncloud.v1.MachineService.WireGuard:input_type -> uncloud.v1.WireGuardRequest
-	7,  // 30: uncloud.v1.MachineService.Authority:input_type -> uncloud.v1.AuthorityRequest
-	12, // 31: uncloud.v1.MachineService.Logs:input_type -> uncloud.v1.LogsRequest
-	14, // 32: uncloud.v1.MachineService.Exec:input_type -> uncloud.v1.ExecRequest
-	18, // 33: uncloud.v1.MachineService.ListImages:input_type -> uncloud.v1.ListImagesRequest
-	20, // 34: uncloud.v1.MachineService.HasBlobs:input_type -> uncloud.v1.HasBlobsRequest
-	22, // 35: uncloud.v1.MachineService.PushImage:input_type -> uncloud.v1.PushImageRequest
-	25, // 36: uncloud.v1.MachineService.StoreStatus:input_type -> uncloud.v1.StoreStatusRequest
-	29, // 37: uncloud.v1.MachineService.CheckStore:input_type -> uncloud.v1.CheckStoreRequest
-	32, // 38: uncloud.v1.MachineService.BackupStore:input_type -> uncloud.v1.BackupStoreRequest
-	34, // 39: uncloud.v1.MachineService.RestoreStore:input_type -> uncloud.v1.RestoreStoreRequest
-	36, // 40: uncloud.v1.PeerService.RunReplica:input_type -> uncloud.v1.RunReplicaRequest
-	38, // 41: uncloud.v1.PeerService.RetireReplica:input_type -> uncloud.v1.RetireReplicaRequest
-	40, // 42: uncloud.v1.PeerService.RemoveVolume:input_type -> uncloud.v1.RemoveVolumeRequest
-	42, // 43: uncloud.v1.PeerService.AwaitLoaded:input_type -> uncloud.v1.AwaitLoadedRequest
-	44, // 44: uncloud.v1.PeerService.HasImages:input_type -> uncloud.v1.HasImagesRequest
-	46, // 45: uncloud.v1.JoinService.Admit:input_type -> uncloud.v1.AdmitRequest
-	48, // 46: uncloud.v1.JoinService.Report:input_type -> uncloud.v1.ReportRequest
-	1,  // 47: uncloud.v1.MachineService.Info:output_type -> uncloud.v1.InfoResponse
-	1,  // 48: uncloud.v1.MachineService.Init:output_type -> uncloud.v1.InfoResponse
-	4,  // 49: uncloud.v1.MachineService.Join:output_type -> uncloud.v1.JoinProgress
-	6,  // 50: uncloud.v1.MachineService.Reset:output_type -> uncloud.v1.ResetResponse
-	10, // 51: uncloud.v1.MachineService.WireGuard:output_type -> uncloud.v1.WireGuardResponse
-	8,  // 52: uncloud.v1.MachineService.Authority:output_type -> uncloud.v1.AuthorityResponse
-	13, // 53: uncloud.v1.MachineService.Logs:output_type -> uncloud.v1.LogLine
-	17, // 54: uncloud.v1.MachineService.Exec:output_type -> uncloud.v1.ExecResponse
-	19, // 55: uncloud.v1.MachineService.ListImages:output_type -> uncloud.v1.ListImagesResponse
-	21, // 56: uncloud.v1.MachineService.HasBlobs:output_type -> uncloud.v1.HasBlobsResponse
-	24, // 57: uncloud.v1.MachineService.PushImage:output_type -> uncloud.v1.PushImageResponse
-	26, // 58: uncloud.v1.MachineService.StoreStatus:output_type -> uncloud.v1.StoreStatusResponse
-	30, // 59: uncloud.v1.MachineService.CheckStore:output_type -> uncloud.v1.CheckStoreResponse
-	33, // 60: uncloud.v1.MachineService.BackupStore:output_type -> uncloud.v1.BackupStoreResponse
-	35, // 61: uncloud.v1.MachineService.RestoreStore:output_type -> uncloud.v1.RestoreStoreResponse
-	37, // 62: uncloud.v1.PeerService.RunReplica:output_type -> uncloud.v1.RunReplicaResponse
-	39, // 63: uncloud.v1.PeerService.RetireReplica:output_type -> uncloud.v1.RetireReplicaResponse
-	41, // 64: uncloud.v1.PeerService.RemoveVolume:output_type -> uncloud.v1.RemoveVolumeResponse
-	43, // 65: uncloud.v1.PeerService.AwaitLoaded:output_type -> uncloud.v1.AwaitLoadedResponse
-	45, // 66: uncloud.v1.PeerService.HasImages:output_type -> uncloud.v1.HasImagesResponse
-	47, // 67: uncloud.v1.JoinService.Admit:output_type -> uncloud.v1.AdmitResponse
-	49, // 68: uncloud.v1.JoinService.Report:output_type -> uncloud.v1.ReportResponse
-	47, // [47:69] is the sub-list for method output_type
-	25, // [25:47] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	55, // 3: uncloud.v1.ResetResponse.untold:type_name -> uncloud.v1.Fault
+	11, // 4: uncloud.v1.WireGuardResponse.peers:type_name -> uncloud.v1.WireGuardPeer
+	56, // 5: uncloud.v1.WireGuardPeer.last_handshake:type_name -> google.protobuf.Timestamp
+	56, // 6: uncloud.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	56, // 7: uncloud.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	56, // 8: uncloud.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	15, // 9: uncloud.v1.ExecRequest.start:type_name -> uncloud.v1.ExecStart
+	16, // 10: uncloud.v1.ExecRequest.resize:type_name -> uncloud.v1.TerminalSize
+	52, // 11: uncloud.v1.ExecStart.env:type_name -> uncloud.v1.ExecStart.EnvEntry
+	16, // 12: uncloud.v1.ExecStart.size:type_name -> uncloud.v1.TerminalSize
+	57, // 13: uncloud.v1.ListImagesResponse.images:type_name -> uncloud.v1.Image
+	23, // 14: uncloud.v1.PushImageRequest.start:type_name -> uncloud.v1.PushImageStart
+	27, // 15: uncloud.v1.StoreStatusResponse.sites:type_name -> uncloud.v1.SiteStatus
+	28, // 16: uncloud.v1.StoreStatusResponse.peers:type_name -> uncloud.v1.PeerStatus
+	56, // 17: uncloud.v1.PeerStatus.last_sync:type_name -> google.protobuf.Timestamp
+	56, // 18: uncloud.v1.StoreBackup.created_at:type_name -> google.protobuf.Timestamp
+	31, // 19: uncloud.v1.BackupStoreResponse.backup:type_name -> uncloud.v1.StoreBackup
+	31, // 20: uncloud.v1.RestoreStoreRequest.backup:type_name -> uncloud.v1.StoreBackup
+	55, // 21: uncloud.v1.RunReplicaResponse.fault:type_name -> uncloud.v1.Fault
+	53, // 22: uncloud.v1.AdmitRequest.labels:type_name -> uncloud.v1.AdmitRequest.LabelsEntry
+	55, // 23: uncloud.v1.AdmitResponse.fault:type_name -> uncloud.v1.Fault
+	50, // 24: uncloud.v1.AdmitResponse.members:type_name -> uncloud.v1.Member
+	55, // 25: uncloud.v1.ReportResponse.fault:type_name -> uncloud.v1.Fault
+	0,  // 26: uncloud.v1.MachineService.Info:input_type -> uncloud.v1.InfoRequest
+	2,  // 27: uncloud.v1.MachineService.Init:input_type -> uncloud.v1.InitRequest
+	3,  // 28: uncloud.v1.MachineService.Join:input_type -> uncloud.v1.JoinRequest
+	5,  // 29: uncloud.v1.MachineService.Reset:input_type -> uncloud.v1.ResetRequest
+	9,  // 30: uncloud.v1.MachineService.WireGuard:input_type -> uncloud.v1.WireGuardRequest
+	7,  // 31: uncloud.v1.MachineService.Authority:input_type -> uncloud.v1.AuthorityRequest
+	12, // 32: uncloud.v1.MachineService.Logs:input_type -> uncloud.v1.LogsRequest
+	14, // 33: uncloud.v1.MachineService.Exec:input_type -> uncloud.v1.ExecRequest
+	18, // 34: uncloud.v1.MachineService.ListImages:input_type -> uncloud.v1.ListImagesRequest
+	20, // 35: uncloud.v1.MachineService.HasBlobs:input_type -> uncloud.v1.HasBlobsRequest
+	22, // 36: uncloud.v1.MachineService.PushImage:input_type -> uncloud.v1.PushImageRequest
+	25, // 37: uncloud.v1.MachineService.StoreStatus:input_type -> uncloud.v1.StoreStatusRequest
+	29, // 38: uncloud.v1.MachineService.CheckStore:input_type -> uncloud.v1.CheckStoreRequest
+	32, // 39: uncloud.v1.MachineService.BackupStore:input_type -> uncloud.v1.BackupStoreRequest
+	34, // 40: uncloud.v1.MachineService.RestoreStore:input_type -> uncloud.v1.RestoreStoreRequest
+	36, // 41: uncloud.v1.PeerService.RunReplica:input_type -> uncloud.v1.RunReplicaRequest
+	38, // 42: uncloud.v1.PeerService.RetireReplica:input_type -> uncloud.v1.RetireReplicaRequest
+	40, // 43: uncloud.v1.PeerService.RemoveVolume:input_type -> uncloud.v1.RemoveVolumeRequest
+	42, // 44: uncloud.v1.PeerService.AwaitLoaded:input_type -> uncloud.v1.AwaitLoadedRequest
+	44, // 45: uncloud.v1.PeerService.HasImages:input_type -> uncloud.v1.HasImagesRequest
+	46, // 46: uncloud.v1.JoinService.Admit:input_type -> uncloud.v1.AdmitRequest
+	48, // 47: uncloud.v1.JoinService.Report:input_type -> uncloud.v1.ReportRequest
+	1,  // 48: uncloud.v1.MachineService.Info:output_type -> uncloud.v1.InfoResponse
+	1,  // 49: uncloud.v1.MachineService.Init:output_type -> uncloud.v1.InfoResponse
+	4,  // 50: uncloud.v1.MachineService.Join:output_type -> uncloud.v1.JoinProgress
+	6,  // 51: uncloud.v1.MachineService.Reset:output_type -> uncloud.v1.ResetResponse
+	10, // 52: uncloud.v1.MachineService.WireGuard:output_type -> uncloud.v1.WireGuardResponse
+	8,  // 53: uncloud.v1.MachineService.Authority:output_type -> uncloud.v1.AuthorityResponse
+	13, // 54: uncloud.v1.MachineService.Logs:output_type -> uncloud.v1.LogLine
+	17, // 55: uncloud.v1.MachineService.Exec:output_type -> uncloud.v1.ExecResponse
+	19, // 56: uncloud.v1.MachineService.ListImages:output_type -> uncloud.v1.ListImagesResponse
+	21, // 57: uncloud.v1.MachineService.HasBlobs:output_type -> uncloud.v1.HasBlobsResponse
+	24, // 58: uncloud.v1.MachineService.PushImage:output_type -> uncloud.v1.PushImageResponse
+	26, // 59: uncloud.v1.MachineService.StoreStatus:output_type -> uncloud.v1.StoreStatusResponse
+	30, // 60: uncloud.v1.MachineService.CheckStore:output_type -> uncloud.v1.CheckStoreResponse
+	33, // 61: uncloud.v1.MachineService.BackupStore:output_type -> uncloud.v1.BackupStoreResponse
+	35, // 62: uncloud.v1.MachineService.RestoreStore:output_type -> uncloud.v1.RestoreStoreResponse
+	37, // 63: uncloud.v1.PeerService.RunReplica:output_type -> uncloud.v1.RunReplicaResponse
+	39, // 64: uncloud.v1.PeerService.RetireReplica:output_type -> uncloud.v1.RetireReplicaResponse
+	41, // 65: uncloud.v1.PeerService.RemoveVolume:output_type -> uncloud.v1.RemoveVolumeResponse
+	43, // 66: uncloud.v1.PeerService.AwaitLoaded:output_type -> uncloud.v1.AwaitLoadedResponse
+	45, // 67: uncloud.v1.PeerService.HasImages:output_type -> uncloud.v1.HasImagesResponse
+	47, // 68: uncloud.v1.JoinService.Admit:output_type -> uncloud.v1.AdmitResponse
+	49, // 69: uncloud.v1.JoinService.Report:output_type -> uncloud.v1.ReportResponse
+	48, // [48:70] is the sub-list for method output_type
+	26, // [26:48] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_uncloud_v1_machine_proto_init() }
