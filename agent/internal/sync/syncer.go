@@ -371,8 +371,9 @@ func (s *Syncer) buckets(ctx context.Context, a readBuckets) {
 // has said nothing since this Syncer began, none is forgotten. It writes
 // nothing if there is nothing to forget.
 //
-// It asks the machines anew, and goes by what they have said a minute ago and
-// before: so it is to be called again, some minutes later at the soonest.
+// It asks the machines anew, and goes by what they have said half a
+// minute ago (settleFor) and before: so it is to be called again, some minutes
+// later at the soonest.
 func (s *Syncer) Collect(ctx context.Context) (int, error) {
 	s.step(census{})
 	s.mu.Lock()
