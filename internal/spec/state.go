@@ -101,6 +101,7 @@ type Replica struct {
 	Revision  string    `col:"revision"`
 	Machine   string    `col:"machine"`
 	Wanted    Wanted    `col:"wanted"`
+	Epoch     int64     `col:"epoch"` // nobody reads or writes it any more: agents before this one have the column
 	Rollout   string    `col:"rollout"`
 	CreatedAt time.Time `col:"created_at"`
 }
