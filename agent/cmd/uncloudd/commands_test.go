@@ -5,12 +5,17 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
+	"connectrpc.com/connect"
+
 	uncloudv1 "uncloud/api/uncloud/v1"
+	"uncloud/api/uncloud/v1/uncloudv1connect"
 	"uncloud/internal/faults"
+	"uncloud/internal/wire"
 )
 
 func TestStatusSaysWhoTheMachineIsAndWhatItSuffersFrom(t *testing.T) {
@@ -92,4 +97,40 @@ func ended() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
+}
+
+// forgetful is an agent whose machine left without a word.
+type forgetful struct {
+	uncloudv1connect.UnimplementedMachineServiceHandler
+}
+
+func (forgetful) Reset(context.Context, *connect.Request[uncloudv1.ResetRequest]) (*connect.Response[uncloudv1.ResetResponse], error) {
+	return connect.NewResponse(&uncloudv1.ResetResponse{Untold: &uncloudv1.Fault{Sentence: "the others may not know", Hint: "remove it there"}}), nil
+}
+
+// TestAResetThatNobodyHeardOfIsSaid, and is no error: it is done.
+func TestAResetThatNobodyHeardOfIsSaid(t *testing.T) {
+	dir := t.TempDir()
+	socket, config := filepath.Join(dir, "s"), filepath.Join(dir, "config.json")
+	if err := os.WriteFile(config, []byte(`{"socket":"`+socket+`"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, handler := uncloudv1connect.NewMachineServiceHandler(forgetful{})
+	srv := wire.NewServer(handler)
+	go srv.Serve(l)
+	defer srv.Close()
+	var said strings.Builder
+	cmd := root()
+	cmd.SetArgs([]string{"--config", config, "reset", "--yes"})
+	cmd.SetErr(&said)
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if want := "uncloudd: warning: the others may not know\nuncloudd: hint: remove it there\n"; said.String() != want {
+		t.Errorf("%q, want %q", said.String(), want)
+	}
 }
