@@ -14,15 +14,12 @@ import (
 
 // How a request looks for an upstream. A machine that died stays in the table
 // until gossip says so: until then a dial gives up after dialTimeout and the
-// next upstream is tried, and failDuration keeps later requests away. It is
-// shorter than tryDuration, so even where all upstreams failed once, a request
-// that waits outlasts the penalty.
+// next upstream is tried, and later requests are kept away (see penalty).
 const (
-	tryDuration  = "5s"
-	tryInterval  = "100ms"
-	dialTimeout  = "2s"
-	failDuration = "3s"
-	retryAfter   = "5" // seconds, told with 503
+	tryDuration = "5s"
+	tryInterval = "100ms"
+	dialTimeout = "2s"
+	retryAfter  = "5" // seconds, told with 503
 	// streamCloseDelay keeps WebSockets open when a route of some other service
 	// changes the configuration.
 	streamCloseDelay = "24h"
@@ -126,8 +123,7 @@ func proxy(route string) proxyHandler {
 		Handler:          "reverse_proxy",
 		DynamicUpstreams: upstreamSource{Source: moduleName, Route: route},
 		LoadBalancing:    loadBalancing{Policy: policyRef{"first"}, TryDuration: tryDuration, TryInterval: tryInterval},
-		HealthChecks:     healthChecks{passiveChecks{FailDuration: failDuration, MaxFails: 1}},
-		Transport:        transport{Protocol: "http", DialTimeout: dialTimeout},
+		Transport:        transport{Protocol: moduleName, DialTimeout: dialTimeout},
 		StreamCloseDelay: streamCloseDelay,
 	}
 }

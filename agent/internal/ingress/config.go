@@ -81,7 +81,6 @@ type proxyHandler struct {
 	Handler          string         `json:"handler"`
 	DynamicUpstreams upstreamSource `json:"dynamic_upstreams"`
 	LoadBalancing    loadBalancing  `json:"load_balancing"`
-	HealthChecks     healthChecks   `json:"health_checks"`
 	Transport        transport      `json:"transport"`
 	StreamCloseDelay string         `json:"stream_close_delay"`
 }
@@ -99,15 +98,6 @@ type loadBalancing struct {
 
 type policyRef struct {
 	Policy string `json:"policy"`
-}
-
-type healthChecks struct {
-	Passive passiveChecks `json:"passive"`
-}
-
-type passiveChecks struct {
-	FailDuration string `json:"fail_duration"`
-	MaxFails     int    `json:"max_fails"`
 }
 
 type transport struct {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -37,17 +38,20 @@ func (tableSource) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// GetUpstreams draws an order of the route's upstreams. Caddy sets fields of
-// what it gets, so each call makes new ones.
-func (t tableSource) GetUpstreams(*http.Request) ([]*reverseproxy.Upstream, error) {
+// GetUpstreams draws an order of the route's upstreams, without those that
+// failed a moment ago. Caddy sets fields of what it gets, so each call makes
+// new ones.
+func (t tableSource) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
 	s := live.Load()
 	if s == nil {
 		return nil, nil
 	}
-	drawn := draw((*s.table.Load())[t.Route], rand.Float64)
-	out := make([]*reverseproxy.Upstream, len(drawn))
-	for i, address := range drawn {
-		out[i] = &reverseproxy.Upstream{Dial: address}
+	now, broken := time.Now(), brokenFor(r)
+	var out []*reverseproxy.Upstream
+	for _, address := range draw((*s.table.Load())[t.Route], rand.Float64) {
+		if !s.unreached.has(address, now) && !broken.has(address, now) {
+			out = append(out, &reverseproxy.Upstream{Dial: address})
+		}
 	}
 	return out, nil
 }

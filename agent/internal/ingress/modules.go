@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"log"
+	"net/http"
 	"os"
 
 	"github.com/caddyserver/caddy/v2"
@@ -24,11 +25,13 @@ import (
 )
 
 // moduleName is what the configuration calls this package's modules: the
-// source of upstreams, the writer of logs, the storage and the network.
+// source of upstreams, the way to them, the writer of logs, the storage and the
+// network.
 const moduleName = "uncloud"
 
 func init() {
 	caddy.RegisterModule(tableSource{})
+	caddy.RegisterModule(watchedTransport{})
 	caddy.RegisterModule(logWriter{})
 	caddy.RegisterModule(storageModule{})
 	// Importing Caddy turns the standard library's logger into one that writes
@@ -39,6 +42,7 @@ func init() {
 
 var (
 	_ reverseproxy.UpstreamSource = tableSource{}
+	_ http.RoundTripper           = (*watchedTransport)(nil)
 	_ caddy.WriterOpener          = logWriter{}
 	_ caddy.StorageConverter      = storageModule{}
 )

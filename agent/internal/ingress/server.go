@@ -33,6 +33,8 @@ type Server struct {
 	log     *slog.Logger
 	table   atomic.Pointer[map[string][]Upstream]
 	sockets sockets
+	// unreached are the upstreams that could not be connected to, for all requests.
+	unreached penalties
 
 	loading  sync.Mutex // held by Load and Stop; a Load may take as long as Settings.Linger
 	running  []byte     // the configuration that Caddy runs; nil when stopped
