@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path"
@@ -169,8 +170,48 @@ func (s *service) convertConfigs() {
 		}
 		file.UID = s.number(ref.UID, slices.Concat(at, []string{"uid"}))
 		file.GID = s.number(ref.GID, slices.Concat(at, []string{"gid"}))
+		s.checkTarget(file.Target, slices.Concat(at, []string{"target"}))
 		s.out.Container.Files = append(s.out.Container.Files, file)
 	}
+}
+
+// Where engines mount something of their own: in every container, and where
+// its root is read-only.
+var (
+	engineMounts   = []string{"/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
+	readOnlyMounts = []string{"/run", "/var/run", "/tmp", "/var/tmp"}
+)
+
+// checkTarget refuses a place where the service would not see the file: it is
+// part of the container's own root, and what is mounted there covers it.
+func (s *service) checkTarget(target string, at []string) {
+	refuse := func(cover, what string) {
+		s.refuse(at, "choose a target outside of "+cover, "a config at %s is hidden by %s", target, what)
+	}
+	for _, m := range s.out.Container.Mounts {
+		if within(target, m.Target) {
+			refuse(m.Target, fmt.Sprintf("the %s that is mounted at %s", m.Type, m.Target))
+			return
+		}
+	}
+	for _, dir := range engineMounts {
+		if within(target, dir) {
+			refuse(dir, "what the engine mounts at "+dir)
+			return
+		}
+	}
+	for _, dir := range readOnlyMounts {
+		if s.out.Container.ReadOnly && within(target, dir) {
+			refuse(dir, "the tmpfs that read_only brings at "+dir)
+			return
+		}
+	}
+}
+
+// within tells whether an absolute path is a folder or lies below it.
+func within(file, dir string) bool {
+	file, dir = path.Clean(file), path.Clean(dir)
+	return file == dir || strings.HasPrefix(file, strings.TrimSuffix(dir, "/")+"/")
 }
 
 func (s *service) number(text string, at []string) int {
