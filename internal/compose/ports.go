@@ -16,8 +16,9 @@ import (
 //	[hostname:][published:]container[/http|https]             ingress
 //	[ip|prefix:]published:container[/tcp|udp]@host            a port of the machine
 //
-// A hostname without a protocol means https. IPv6 addresses and prefixes stand
-// in brackets. Errors are faults.Invalid.
+// A hostname without a protocol means https. A port of the machine answers on
+// its IPv4 addresses, since containers have no other: an IPv6 address is
+// refused. Errors are faults.Invalid.
 func ParsePort(text string) (spec.Port, error) {
 	rest, mode, marked := strings.Cut(strings.TrimSpace(text), "@")
 	rest, protocol := cutProtocol(rest)
@@ -83,11 +84,16 @@ func hostIP(text, ip string) (string, error) {
 	if plain == "" {
 		return "", nil
 	}
-	if prefix, err := netip.ParsePrefix(plain); err == nil {
+	prefix, err := netip.ParsePrefix(plain)
+	if err == nil && prefix.Addr().Is4() {
 		return prefix.Masked().String(), nil
 	}
-	addr, err := netip.ParseAddr(plain)
-	if err != nil {
+	addr, notOne := netip.ParseAddr(plain)
+	if err == nil || notOne == nil && !addr.Is4() {
+		return "", invalid("name an IPv4 address, leave it away for all of them, or publish http by the ingress, which answers on IPv6 too",
+			"port %q: ports of the machine are published on IPv4 only", text)
+	}
+	if notOne != nil {
 		return "", invalid("write an address, or a prefix such as 10.0.0.0/8", "port %q: %q is not an address", text, ip)
 	}
 	if addr.IsUnspecified() {

@@ -33,7 +33,7 @@ func TestParsePortParts(t *testing.T) {
 		port := rapid.Uint16Range(1, 65535)
 		want := spec.Port{
 			Mode: spec.HostPort, Published: port.Draw(t, "published"), Container: port.Draw(t, "container"),
-			HostIP:   rapid.SampledFrom([]string{"", "10.1.2.3", "10.0.0.0/8", "fd00::1", "fd00::/8"}).Draw(t, "ip"),
+			HostIP:   rapid.SampledFrom([]string{"", "10.1.2.3", "10.0.0.0/8"}).Draw(t, "ip"),
 			Protocol: rapid.SampledFrom([]string{"tcp", "udp"}).Draw(t, "protocol"),
 		}
 		ip := want.HostIP

@@ -156,7 +156,7 @@ var keys = []key{
 	{"services.*.storage_opt", refused, byPodman},
 
 	{"services.*.configs.[].source", mapped, ""},
-	{"services.*.configs.[].target", mapped, "default /<name>"},
+	{"services.*.configs.[].target", mapped, "default /<name>; refused where a mount of the service or of the engine would hide it"},
 	{"services.*.configs.[].uid", mapped, "a number"},
 	{"services.*.configs.[].gid", mapped, "a number"},
 	{"services.*.configs.[].mode", mapped, "default 0444"},
@@ -176,12 +176,12 @@ var keys = []key{
 
 	{"services.*.ports.[].target", mapped, ""},
 	{"services.*.ports.[].published", mapped, "a port of the machine that runs the replica; must be given"},
-	{"services.*.ports.[].host_ip", mapped, ""},
+	{"services.*.ports.[].host_ip", mapped, "an IPv4 address: ports of the machine answer on IPv4 only"},
 	{"services.*.ports.[].protocol", mapped, "tcp, udp; x-ports for http and https"},
 	{"services.*.ports.[].mode", accepted, "host and ingress mean the same outside Swarm: a port of the machine"},
 	{"services.*.ports.[].name", accepted, "documentation"},
 	{"services.*.ports.[].app_protocol", accepted, "documentation"},
-	{"services.*.x-ports", mapped, "list of [hostname:][published:]port[/http|https] or [ip:]published:port[/tcp|udp]@host; https names that no public authority certifies are signed by the machine that answers: uc machine ca MACHINE"},
+	{"services.*.x-ports", mapped, "list of [hostname:][published:]port[/http|https] or [ip:]published:port[/tcp|udp]@host, which answers on IPv4 only; https names that no public authority certifies are signed by the machine that answers: uc machine ca MACHINE"},
 	{"services.*.x-caddy", mapped, "a Caddyfile fragment, a path to one, or {config: either}"},
 
 	{"services.*.depends_on.*.condition", mapped, "service_started, service_healthy: a rollout waits for health in any case"},
