@@ -121,7 +121,7 @@ const stopsAtOnce = 8
 
 func (m *member) removeContainer(ctx context.Context, c runtime.Container) error {
 	// An orphaned container answers the stop with an error and stops all the same.
-	if err := m.engine.Stop(ctx, c.ID, spec.DefaultStopGrace); err != nil {
+	if err := m.engine.Stop(ctx, c.ID, runtime.OwnGrace); err != nil {
 		m.log.Warn("stop container", "container", c.ID, "err", err)
 	}
 	if err := m.engine.Remove(ctx, c.ID); err != nil {

@@ -28,7 +28,7 @@ func withContainers(t *testing.T) (*member, *runtime.Fake) {
 	for i, c := range []struct{ replica, cluster string }{{"rep_a", "cls_a"}, {"rep_b", "cls_a"}, {"rep_c", "cls_other"}} {
 		id, err := engine.Create(t.Context(), runtime.ContainerRequest{
 			Replica: c.replica, Cluster: c.cluster, Name: c.replica, Address: netip.AddrFrom4([4]byte{10, 210, 7, byte(2 + i)}),
-			Spec: spec.ContainerSpec{Image: "app:1"},
+			Spec: spec.ContainerSpec{Image: "app:1", StopGrace: spec.Duration(2 * time.Minute)},
 		})
 		must(t, err)
 		must(t, engine.Start(t.Context(), id))
@@ -71,6 +71,9 @@ func TestLeavingTakesTheOwnContainersAndNoOthers(t *testing.T) {
 	must(t, m.leave(t.Context(), false))
 	if got := left(t, engine); len(got) != 1 || got[0] != "cls_other" {
 		t.Errorf("left: %q", got)
+	}
+	if got := engine.Grace("rep_a"); got != 2*time.Minute {
+		t.Errorf("it had %s to end", got)
 	}
 	if !hasEnded(m) || !m.left() {
 		t.Error("the member goes on")

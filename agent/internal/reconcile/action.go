@@ -26,7 +26,7 @@ type Action struct {
 	Kind      Kind
 	Replica   string            // id
 	Container runtime.Container // what it is done to; zero for Run
-	Grace     time.Duration     // of Stop, Cure and Remove
+	Grace     time.Duration     // of Stop, Cure and Remove; may be runtime.OwnGrace
 	Spec      string            // hash of the wanted container; empty where none is wanted
 	Run       *Wish             // what to run, for Run
 	NotBefore time.Time         // zero: now

@@ -220,10 +220,11 @@ func removal(c runtime.Container, w *Wish, why string) Action {
 	return a
 }
 
-// grace is how long the replica may take to stop.
+// grace is how long the replica may take to stop. Where its rows are gone, as
+// they are when a service is removed, its container still knows.
 func grace(w *Wish) time.Duration {
 	if w == nil || w.Hash == "" {
-		return spec.DefaultStopGrace
+		return runtime.OwnGrace
 	}
 	return w.Revision.Spec.Container.StopGrace.Or(spec.DefaultStopGrace)
 }

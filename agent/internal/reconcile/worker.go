@@ -140,10 +140,14 @@ func (w *worker) start(ctx context.Context, id string) (string, error) {
 	return id, err
 }
 
-// stop takes no slot: it is mostly waiting.
+// stop takes no slot: it is mostly waiting. A container's own grace is not
+// known here, so its stop is waited for without a bound: to give up is to kill.
 func (w *worker) stop(ctx context.Context, a Action) error {
-	ctx, cancel := context.WithTimeout(ctx, a.Grace+patience)
-	defer cancel()
+	if a.Grace != runtime.OwnGrace {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, a.Grace+patience)
+		defer cancel()
+	}
 	return w.engine.Stop(ctx, a.Container.ID, a.Grace)
 }
 

@@ -24,6 +24,10 @@ var (
 	ErrNetworkBusy = errors.New("network is in use")
 )
 
+// OwnGrace, given to Stop, is the grace that the container was created with:
+// for a container that nobody wants any more, that is the only one who says.
+const OwnGrace time.Duration = -1
+
 // Engine is a container engine. It is safe for concurrent use.
 //
 // All methods return when ctx ends. An engine that does not answer is a fault
@@ -48,8 +52,9 @@ type Engine interface {
 	// ErrAddressTaken and ErrNoBridge show here, not at Create.
 	Start(ctx context.Context, id string) error
 	// Stop sends the container's stop signal and, when it still runs after
-	// grace, kills it. It returns when the container has stopped. No error
-	// when it does not run. It also ends an Orphaned container.
+	// grace, kills it; OwnGrace is what it was created with. It returns when
+	// the container has stopped. No error when it does not run. It also ends
+	// an Orphaned container.
 	Stop(ctx context.Context, id string, grace time.Duration) error
 	// Remove kills and removes a container with its anonymous volumes; named
 	// volumes stay. No error when it is gone already.

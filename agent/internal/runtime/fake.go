@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"uncloud/internal/faults"
+	"uncloud/internal/spec"
 )
 
 // Fake is the in-memory twin of an engine, with the engine's bad habits: it
@@ -29,6 +30,7 @@ type Fake struct {
 	bridge     bool
 	network    *Network
 	containers map[string]*fakeContainer
+	graces     map[string]time.Duration // of the last Stop, by name
 	volumes    map[string]Volume
 	images     map[string][]string // layers by name
 	watchers   map[int]func()
@@ -46,7 +48,7 @@ var _ Engine = (*Fake)(nil)
 // NewFake makes an engine with a bridge, and without images and containers.
 func NewFake() *Fake {
 	return &Fake{
-		registry: map[string]bool{}, bridge: true, containers: map[string]*fakeContainer{},
+		registry: map[string]bool{}, bridge: true, containers: map[string]*fakeContainer{}, graces: map[string]time.Duration{},
 		volumes: map[string]Volume{}, images: map[string][]string{}, watchers: map[int]func(){}, changed: make(chan struct{}),
 	}
 }
@@ -287,8 +289,15 @@ func (f *Fake) holder(a netip.Addr) *fakeContainer {
 	return nil
 }
 
+// Grace is what the last Stop gave a container, by its name, to end by itself.
+func (f *Fake) Grace(name string) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.graces[name]
+}
+
 // Stop implements Engine. Containers stop at once.
-func (f *Fake) Stop(ctx context.Context, id string, _ time.Duration) error {
+func (f *Fake) Stop(ctx context.Context, id string, grace time.Duration) error {
 	if err := f.called(ctx, "Stop", f.name(id)); err != nil {
 		return err
 	}
@@ -297,6 +306,10 @@ func (f *Fake) Stop(ctx context.Context, id string, _ time.Duration) error {
 	if err != nil {
 		return err
 	}
+	if grace == OwnGrace {
+		grace = c.request.Spec.StopGrace.Or(spec.DefaultStopGrace)
+	}
+	f.graces[c.Name] = grace
 	c.end(0)
 	f.change()
 	return nil

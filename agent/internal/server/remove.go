@@ -16,7 +16,7 @@ import (
 )
 
 // resetTime bounds how long a machine may take to stop its containers and
-// forget the cluster. Containers have their own grace, 10 s by default.
+// forget the cluster, beside the grace that its containers have to end.
 const resetTime = 2 * time.Minute
 
 // RemoveMachine takes a machine out of the cluster. A living one is told to
@@ -80,12 +80,23 @@ func mayRemove(m *Member, target spec.Machine, alive, force bool) error {
 }
 
 func (s clusterService) resetPeer(ctx context.Context, m *Member, machine string) error {
-	ctx, cancel := context.WithTimeout(ctx, resetTime)
+	ctx, cancel := context.WithTimeout(ctx, resetTime+longestGrace(m.State(), machine))
 	defer cancel()
 	hc := wire.NewClient(func(ctx context.Context) (net.Conn, error) { return m.DialAPI(ctx, machine) })
 	defer hc.CloseIdleConnections()
 	_, err := uncloudv1connect.NewMachineServiceClient(hc, peerHost(machine)).Reset(ctx, connect.NewRequest(&uncloudv1.ResetRequest{}))
 	return wire.Decode(err)
+}
+
+// longestGrace is what the slowest replica of a machine may take to stop.
+func longestGrace(state *spec.State, machine string) time.Duration {
+	longest := time.Duration(spec.DefaultStopGrace)
+	for _, r := range state.Replicas {
+		if r.Machine == machine {
+			longest = max(longest, state.Revisions[r.Revision].Spec.Container.StopGrace.Or(spec.DefaultStopGrace))
+		}
+	}
+	return longest
 }
 
 // forgetMachine removes the machine's row and everything that was on it. The

@@ -31,9 +31,7 @@ func (e *Engine) Stop(ctx context.Context, id string, grace time.Duration) error
 	if err != nil {
 		return err
 	}
-	// Whole seconds are all that Podman knows; 0 is an immediate kill.
-	seconds := uint((max(grace, 0) + time.Second - 1) / time.Second)
-	err = containers.Stop(call, id, &containers.StopOptions{Timeout: &seconds})
+	err = containers.Stop(call, id, stopOptions(grace))
 	if err == nil {
 		return nil
 	}
@@ -43,6 +41,20 @@ func (e *Engine) Stop(ctx context.Context, id string, grace time.Duration) error
 		return nil
 	}
 	return e.explain("stop container", err)
+}
+
+// stopOptions: where no timeout is given, the container's own counts.
+func stopOptions(grace time.Duration) *containers.StopOptions {
+	if grace == runtime.OwnGrace {
+		return nil
+	}
+	seconds := wholeSeconds(grace)
+	return &containers.StopOptions{Timeout: &seconds}
+}
+
+// wholeSeconds are all that Podman knows of a grace; 0 is an immediate kill.
+func wholeSeconds(grace time.Duration) uint {
+	return uint((max(grace, 0) + time.Second - 1) / time.Second)
 }
 
 // Remove implements runtime.Engine.

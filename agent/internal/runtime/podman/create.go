@@ -116,7 +116,7 @@ func setProcess(s *specgen.SpecGenerator, r runtime.ContainerRequest) {
 		s.Hostname = r.Hostname
 	}
 	s.Terminal, s.Stdin, s.Init = &c.TTY, &c.Stdin, &c.Init
-	grace := uint(c.StopGrace.Or(spec.DefaultStopGrace).Seconds())
+	grace := wholeSeconds(c.StopGrace.Or(spec.DefaultStopGrace))
 	s.StopTimeout = &grace
 	// The agent restarts containers, with backoff and with the exit code
 	// told. Podman's own policy restarts ten times a second for ever, and
