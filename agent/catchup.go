@@ -91,6 +91,7 @@ func (m *member) catchUp(ctx context.Context) error {
 	close(m.ready)
 	m.log.Info("caught up with the others")
 	m.steerAgain()
+	m.replicas.Poke() // now what the state lacks is really gone
 	return nil
 }
 

@@ -10,7 +10,6 @@ import (
 	"uncloud/agent/internal/firewall"
 	"uncloud/agent/internal/mesh"
 	"uncloud/agent/internal/runtime"
-	"uncloud/internal/spec"
 )
 
 // networkRetry is how often a network that could not be made is tried again.
@@ -59,7 +58,7 @@ func (m *member) ensureNetwork(ctx context.Context) error {
 		m.log.Info("network of the containers is there", "address", mesh.Gateway(subnet))
 	}
 	m.steerAgain()
-	m.replicas.Poke()
+	m.replicas.NetworkReady()
 	return m.restartIfCutOff(ctx)
 }
 
@@ -92,7 +91,7 @@ func (m *member) restartIfCutOff(ctx context.Context) error {
 	}
 	for _, c := range all {
 		if c.Cluster == m.id.ClusterID && c.State.Alive() {
-			if err := m.engine.Stop(ctx, c.ID, spec.DefaultStopGrace); err != nil {
+			if err := m.engine.Stop(ctx, c.ID, runtime.OwnGrace); err != nil {
 				m.log.Warn("restart container on the new bridge", "container", c.ID, "err", err)
 			}
 		}

@@ -31,8 +31,12 @@ func (s replicaStore) State() *spec.State {
 
 func (s replicaStore) Ready() bool { return s.m.isReady() && !s.m.leaving.Load() }
 
-// replicaTables are those that say what should run here.
-var replicaTables = []string{"services", "revisions", "replicas", "machines", "cluster"}
+// replicaTables are those that say what should run here, and the one that says
+// what does: a row that another machine wrote over is put right at once. What
+// no table says is told by who changes it: that this machine is ready
+// (catchUp), that its network is there (keepNetwork), that leaving failed
+// (leave), and that an image was sent here.
+var replicaTables = []string{"services", "revisions", "replicas", "machines", "cluster", "containers"}
 
 func (s replicaStore) Subscribe() (<-chan struct{}, func()) {
 	sub := s.m.store.Subscribe(replicaTables...)

@@ -41,11 +41,23 @@ func (m *member) wakes() (w wakes, stop func()) {
 // steer tells the organs of every change of the state or of who lives. Each of
 // them compares with what it has, so telling twice costs nothing. Traffic
 // comes first, because a dead machine must leave names and ingress at once.
+// What runs here is not its business: reconcile is woken by the tables that it
+// reads, by the engine, and by who changes what no table says (see replicas.go).
 func (m *member) steer(ctx context.Context) error {
 	wake, stop := m.wakes()
 	defer stop()
 	for {
 		m.steerOnce(ctx)
+		if err := m.awaitCause(ctx, wake); err != nil {
+			return err
+		}
+	}
+}
+
+// awaitCause returns when there is something to steer by. Meanwhile it answers
+// who asks whether steering lives: that is no cause.
+func (m *member) awaitCause(ctx context.Context, wake wakes) error {
+	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -56,7 +68,9 @@ func (m *member) steer(ctx context.Context) error {
 		case <-wake.tick:
 		case reply := <-m.ping:
 			close(reply)
+			continue
 		}
+		return nil
 	}
 }
 
@@ -67,7 +81,6 @@ func (m *member) steerOnce(ctx context.Context) {
 	if err := m.steerNetwork(ctx); err != nil && ctx.Err() == nil {
 		m.log.Debug("steer the network", "err", err) // it is a trouble already
 	}
-	m.replicas.Poke()
 	if err := m.describeSelf(ctx, state); err != nil && ctx.Err() == nil {
 		m.log.Warn("describe this machine", "err", err)
 	}

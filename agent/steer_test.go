@@ -21,6 +21,51 @@ func publicKey(t *testing.T) string {
 	return key.String()
 }
 
+// The watchdog asks every few seconds whether steering lives. That it does is
+// said, and is no reason to steer.
+func TestWhoAsksSteeringIsAnsweredAndNothingElse(t *testing.T) {
+	m := &member{
+		ping: make(chan chan struct{}), again: make(chan struct{}, 1), ended: make(chan struct{}), mesh: mesh.New(mesh.Options{Host: mesh.NewMemoryHost(mesh.Kernel)}),
+	}
+	steered := make(chan error, 1)
+	go func() { steered <- m.awaitCause(t.Context(), wakes{}) }()
+	for range 3 {
+		if !m.answers(t.Context(), time.Minute) {
+			t.Fatal("it does not answer")
+		}
+	}
+	select {
+	case <-steered:
+		t.Fatal("the question was a cause")
+	default:
+	}
+	m.steerAgain()
+	must(t, <-steered)
+}
+
+// What reconcile follows wakes it: also a row of what runs, which another
+// machine may have written over.
+func TestReconcileIsWokenByWhatItReads(t *testing.T) {
+	m, _ := withContainers(t)
+	wake, cancel := replicaStore{m}.Subscribe()
+	defer cancel()
+	for _, row := range []spec.Row{
+		spec.Container{Replica: "rep_a", Machine: "mch_other"}, spec.Replica{ID: "rep_a", Machine: "mch_self"}, spec.Revision{ID: "rev_a"},
+		spec.Service{ID: "svc_a"}, spec.Machine{ID: "mch_self"},
+	} {
+		_, err := m.store.Update(t.Context(), func(tx *storeTx) error {
+			tx.Put(row)
+			return nil
+		})
+		must(t, err)
+		select {
+		case <-wake:
+		case <-time.After(time.Minute):
+			t.Fatalf("%s wakes nobody", row.Table())
+		}
+	}
+}
+
 func TestEndedTicketsAreAnsweredForAWhile(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	ticket := func(id string, ended time.Duration) spec.Ticket {

@@ -17,6 +17,10 @@ import (
 // listPatience bounds one look at the engine.
 const listPatience = 30 * time.Second
 
+// recordAgain is when rows that could not be written are tried again: a disk
+// that has room again tells nobody.
+const recordAgain = 10 * time.Second
+
 // loop is what Run's goroutine knows. Nothing else touches it.
 type loop struct {
 	*Reconciler
@@ -35,6 +39,7 @@ type loop struct {
 	verdicts  map[string]Verdict
 	up        map[string]run
 	watched   map[string]Target
+	owed      bool // rows could not be written
 	waiters   []*waiter
 	addresses addresses
 }
@@ -97,6 +102,7 @@ func (l *loop) step(ctx context.Context) time.Time {
 	l.noteRuns()
 	l.followHealth(wishes)
 	err := l.record(ctx, in)
+	l.owed = err != nil
 	l.answer(wishes, err)
 	return l.next(plan, wishes)
 }
@@ -129,7 +135,7 @@ func (l *loop) take(in inbox) {
 		in.pokes = append(in.pokes, l.replicasOf(in.images)...)
 	}
 	for id, p := range l.problems {
-		if in.poked && (errors.Is(p.err, runtime.ErrNoBridge) || errors.Is(p.err, runtime.ErrNetworkBusy)) {
+		if in.network && (errors.Is(p.err, runtime.ErrNoBridge) || errors.Is(p.err, runtime.ErrNetworkBusy)) {
 			in.pokes = append(in.pokes, id)
 		}
 	}
@@ -410,6 +416,9 @@ func (l *loop) record(ctx context.Context, in Input) error {
 // next is when something is due.
 func (l *loop) next(plan []Action, wishes map[string]*Wish) time.Time {
 	next := l.listAt
+	if again := l.cfg.Now().Add(recordAgain); l.owed && again.Before(next) {
+		next = again
+	}
 	for _, a := range plan {
 		if l.busy[a.Replica] == nil && a.NotBefore.Before(next) && l.deaf == nil {
 			next = a.NotBefore

@@ -36,6 +36,13 @@ func (m *memory) Ready() bool {
 	return m.ready
 }
 
+// refuse makes every Record fail, until it is nil again.
+func (m *memory) refuse(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = err
+}
+
 func (m *memory) Subscribe() (<-chan struct{}, func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -62,8 +69,11 @@ func (m *memory) update(change func(*spec.State)) {
 }
 
 func (m *memory) Record(_ context.Context, rows []spec.Container, gone []string) error {
-	if m.fail != nil {
-		return m.fail
+	m.mu.Lock()
+	fail := m.fail
+	m.mu.Unlock()
+	if fail != nil {
+		return fail
 	}
 	m.update(func(s *spec.State) {
 		m.records++

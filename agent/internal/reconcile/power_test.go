@@ -19,7 +19,9 @@ func TestPowerCut(t *testing.T) {
 			t.Fatalf("without bridge: %+v", row)
 		}
 		m.engine.SetBridge(true)
-		m.r.Poke() // as whoever made the bridge does
+		m.r.Poke()
+		m.wantState("rep_1", spec.ContainerFailed) // its wait goes on: nobody said that there is a bridge
+		m.r.NetworkReady()                         // as whoever made it does
 		m.wantState("rep_1", spec.ContainerRunning)
 	})
 }
@@ -45,7 +47,7 @@ func TestAContainerWhoseFilesWentWithThePowerIsMadeAnew(t *testing.T) {
 		})
 		m.engine.PowerCut()
 		m.engine.SetBridge(true)
-		m.r.Poke()
+		m.r.NetworkReady()
 		sleep(time.Minute)
 		if after := m.wantState("rep_1", spec.ContainerRunning); after.EngineID == before.EngineID {
 			t.Errorf("it is still container %s", after.EngineID)

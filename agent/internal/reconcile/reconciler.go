@@ -89,7 +89,7 @@ type inbox struct {
 	waiters  []*waiter
 	left     []*waiter // that wait no more
 	done     []outcome
-	poked    bool
+	network  bool     // the network of the containers is there
 	pokes    []string // replicas whose holds to lift
 	images   []string // names of images that arrived
 	relist   bool
@@ -176,9 +176,15 @@ func (r *Reconciler) Verdict(v Verdict) {
 }
 
 // Poke looks at everything again. What is held back for these replicas is
-// repeated at once, and so is what failed for want of the network.
+// repeated at once.
 func (r *Reconciler) Poke(replicas ...string) {
-	r.tell(func(in *inbox) { in.pokes, in.poked, in.relist = append(in.pokes, replicas...), true, true })
+	r.tell(func(in *inbox) { in.pokes, in.relist = append(in.pokes, replicas...), true })
+}
+
+// NetworkReady says that the network of the containers is there now, and looks
+// at everything again: what failed for want of it is repeated at once.
+func (r *Reconciler) NetworkReady() {
+	r.tell(func(in *inbox) { in.network, in.relist = true, true })
 }
 
 // ImageArrived repeats at once what is held back for replicas of this image.

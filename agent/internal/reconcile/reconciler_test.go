@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -300,6 +301,142 @@ func TestEngineThatDoesNotAnswer(t *testing.T) {
 		sleep(2 * time.Minute)
 		m.wantState("rep_1", spec.ContainerRunning)
 	})
+}
+
+// Whoever looks after the network pokes while it is kept from it. That is no
+// reason to try what needs it any sooner: each try would be two commits.
+func TestANetworkThatIsKeptBusyIsAwaitedQuietly(t *testing.T) {
+	busy, asked := true, 0
+	onMachine(t, func(m *machine) {
+		m.network = func(ctx context.Context, subnet netip.Prefix) error {
+			asked++
+			if busy {
+				return fmt.Errorf("make network: %w", runtime.ErrNetworkBusy)
+			}
+			return m.engineNetwork(ctx, subnet)
+		}
+	}, func(m *machine) {
+		sleep(2 * time.Minute) // the holds are long by now
+		m.wantState("rep_1", spec.ContainerFailed)
+		records, before := m.store.records, asked
+		for range 120 {
+			m.r.Poke()
+			sleep(5 * time.Second)
+		}
+		if n := m.store.records - records; n != 0 {
+			t.Errorf("%d commits in ten minutes", n)
+		}
+		if n := asked - before; n > 20 {
+			t.Errorf("%d tries in ten minutes", n)
+		}
+		busy = false
+		m.r.NetworkReady()
+		m.wantState("rep_1", spec.ContainerRunning)
+	})
+}
+
+// A commit that changes nothing here is no reason to ask the engine.
+func TestAnIdleEngineIsAskedOnceAMinute(t *testing.T) {
+	lists := 0
+	onMachine(t, func(m *machine) {
+		m.engine.OnCall(func(method, _ string) error {
+			if method == "List" {
+				lists++
+			}
+			return nil
+		})
+	}, func(m *machine) {
+		m.wantState("rep_1", spec.ContainerRunning)
+		sleep(time.Minute)
+		before := lists
+		for range 600 {
+			m.store.update(func(*spec.State) {})
+			sleep(time.Second)
+		}
+		if n := lists - before; n > 10 {
+			t.Errorf("asked %d times in ten minutes", n)
+		}
+	})
+}
+
+// A row that another machine wrote over is put right, and one that could not
+// be written is tried again soon.
+func TestRowsThatAreNotAsTheyShouldBeAreWrittenAgain(t *testing.T) {
+	onMachine(t, nil, func(m *machine) {
+		m.wantState("rep_1", spec.ContainerRunning)
+		m.store.update(func(s *spec.State) { s.Containers["rep_1"] = spec.Container{Replica: "rep_1", Machine: "mch_other"} })
+		if row := m.wantState("rep_1", spec.ContainerRunning); row.Machine != self {
+			t.Errorf("%+v", row)
+		}
+		m.store.refuse(errors.New("no space left"))
+		m.engine.Exit("rep_1", 3)
+		sleep(15 * time.Second)
+		m.replica("rep_1", func(r *spec.Replica) { r.Wanted = spec.WantStopped })
+		sleep(5 * time.Second)
+		m.wantState("rep_1", spec.ContainerRunning) // as it was: nothing could be written
+		m.store.refuse(nil)
+		sleep(recordAgain)
+		m.wantState("rep_1", spec.ContainerStopped)
+	})
+}
+
+// A service that is removed takes its rows along. Its container may end as it
+// was promised all the same.
+func TestRemovedServiceHasItsGrace(t *testing.T) {
+	const grace = 2 * time.Minute
+	onMachine(t, func(m *machine) {
+		m.store.update(func(s *spec.State) {
+			rev := s.Revisions["rev_1"]
+			rev.Spec.Container.StopGrace = spec.Duration(grace)
+			s.Revisions["rev_1"] = rev
+		})
+	}, func(m *machine) {
+		m.wantState("rep_1", spec.ContainerRunning)
+		m.store.update(func(s *spec.State) {
+			delete(s.Replicas, "rep_1")
+			delete(s.Services, "svc_web")
+			delete(s.Revisions, "rev_1")
+		})
+		synctest.Wait()
+		if _, there := m.engine.Request("rep_1"); there {
+			t.Fatal("the container is still there")
+		}
+		if got := m.engine.Grace("shop-web-1"); got != grace {
+			t.Errorf("it had %s to end, want %s", got, grace)
+		}
+	})
+}
+
+// A stop whose bound is the container's own is waited for as long as it takes.
+func TestOwnGraceIsWaitedFor(t *testing.T) {
+	const grace = time.Hour
+	onMachine(t, nil, func(m *machine) {
+		m.wantState("rep_1", spec.ContainerRunning)
+		e := &slowStop{Engine: m.engine, took: grace}
+		w := newWorker(Config{Engine: e, Log: slog.New(slog.DiscardHandler)})
+		list, err := m.engine.List(m.Context())
+		must(t, err)
+		if _, err := w.remove(m.Context(), Action{Kind: Remove, Container: list[0], Grace: runtime.OwnGrace}); err != nil || !e.ended {
+			t.Errorf("removed before it ended: %v", err)
+		}
+	})
+}
+
+// slowStop is an engine whose containers take their time to end.
+type slowStop struct {
+	runtime.Engine
+	took  time.Duration
+	ended bool
+}
+
+func (s *slowStop) Stop(ctx context.Context, id string, grace time.Duration) error {
+	select {
+	case <-time.After(s.took):
+		s.ended = true
+		return s.Engine.Stop(ctx, id, grace)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func TestImagesArePulledOrAwaited(t *testing.T) {
