@@ -209,7 +209,7 @@ func TestOfTwoDeploysOfOneServiceAtOnceOneIsRefused(t *testing.T) {
 func TestAServiceIsReachedByNameOnAnotherMachineAndKeepsItsVolume(t *testing.T) {
 	c := together(t)
 	name := project(t)
-	w := web{project: name, version: "one", replicas: 1, lines: []string{"x-machines: m3", "volumes: [\"data:/data\"]"}, tail: `  asker:
+	w := web{project: name, version: "one", replicas: 1, host: "volume.test", lines: []string{"x-machines: m3", "volumes: [\"data:/data\"]"}, tail: `  asker:
     image: ` + image + `
     environment: {VERSION: asker}
     x-machines: m1
@@ -225,10 +225,28 @@ volumes:
 		}
 		return err
 	})
+	must(t, c.M(2), "uc", "exec", "-T", w.name(), "/app", "write", "/data/kept", "as", "it", "was")
 	c.deployed(c.M(2), w.with("two"))
-	c.healthyOn(c.M(2), w.name(), "m3")
-	out, err := c.M(3).Output(t.Context(), "podman", "volume", "ls", "-q")
-	if err != nil || strings.Count(out, "data") != 1 {
-		t.Errorf("volumes of m3 after an update: %q, %v", out, err)
+	replicas := c.healthyOn(c.M(2), w.name(), "m3")
+	if got := must(t, c.M(2), "uc", "exec", "-T", "--replica", replicas[0].GetName(), w.name(), "/app", "read", "/data/kept"); got != "as it was" {
+		t.Errorf("after an update the file of the volume says %q", got)
+	}
+	c.serves(c.M(2), w.host, "two")
+}
+
+// A database may take its time to write down what it has: when its service is
+// removed, as much as when it is updated.
+func TestARemovedServiceEndsInItsOwnTime(t *testing.T) {
+	c := together(t)
+	w := web{project: project(t), replicas: 1, grace: "60s", lines: []string{"x-machines: m3", "volumes: [\"data:/data\"]"}, tail: "volumes:\n  data: {}\n"}
+	w = w.with("one", "LINGER=15s") // more than is given to one that says nothing
+	c.deployed(c.M(1), w)
+	c.healthyOn(c.M(1), w.name(), "m3")
+	must(t, c.M(1), "uc", "rm", "-y", w.name())
+	c.noOrphans(w, 0)
+	c.deployed(c.M(1), w.with("two")) // its volume is still there
+	c.healthyOn(c.M(1), w.name(), "m3")
+	if got := must(t, c.M(1), "uc", "exec", "-T", w.name(), "/app", "read", "/data/ended"); got != "well" {
+		t.Errorf("it was killed before it had ended: %q", got)
 	}
 }

@@ -1,6 +1,7 @@
 package stories
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -20,6 +21,7 @@ type web struct {
 	replicas int               // 0: global
 	env      map[string]string // besides VERSION
 	host     string            // name on the ingress; empty: none
+	grace    string            // to stop in; empty: 2s
 	lines    []string          // more lines of the service
 	tail     string            // more of the file
 }
@@ -31,7 +33,7 @@ func (w web) String() string {
 		fmt.Fprintf(&b, "      %s: %q\n", key, value)
 	}
 	b.WriteString("    x-healthcheck: {http: \":8080/healthy\"}\n    healthcheck: {interval: 1s, timeout: 2s, retries: 3, start_period: 10s}\n")
-	b.WriteString("    stop_grace_period: 2s\n")
+	fmt.Fprintf(&b, "    stop_grace_period: %s\n", cmp.Or(w.grace, "2s"))
 	if w.host != "" {
 		fmt.Fprintf(&b, "    x-ports: [\"%s:8080/http\"]\n", w.host)
 	}

@@ -40,12 +40,19 @@ func run(args []string) error {
 		return lookup(subject)
 	case "dial": // reads [udp ]HOST:PORT lines, prints those that accept a connection, or answer
 		return dial(os.Stdin)
+	case "write": // FILE TEXT
+		return os.WriteFile(subject, []byte(strings.Join(args[2:], " ")), 0o644)
+	case "read": // FILE: prints it
+		b, err := os.ReadFile(subject)
+		os.Stdout.Write(b)
+		return err
 	}
 	return fmt.Errorf("no command %q", args[0])
 }
 
 // serve answers on port 8080. VERSION is what it says; with CRASH it ends at
-// once, with SICK it never gets healthy, with SLOW it is healthy after so long.
+// once, with SICK it never gets healthy, with SLOW it is healthy after so long,
+// with LINGER it ends so long after it was told to, and notes that in /data.
 func serve() error {
 	version := os.Getenv("VERSION")
 	fmt.Println("version", version, "starts")
@@ -68,6 +75,12 @@ func serve() error {
 	defer cancel()
 	go http.ListenAndServe(":8080", nil) //nolint:errcheck // a port that cannot be had shows as unhealthy
 	<-stop.Done()
+	if linger, _ := time.ParseDuration(os.Getenv("LINGER")); linger > 0 {
+		time.Sleep(linger)
+		if err := os.WriteFile("/data/ended", []byte("well"), 0o644); err != nil {
+			return err
+		}
+	}
 	fmt.Println("version", version, "ends")
 	return nil
 }
