@@ -94,7 +94,7 @@ func (a *Agent) Init(ctx context.Context, opts server.InitOptions) error {
 	if err := spec.CheckMachineName(name); err != nil {
 		return faults.New(faults.Invalid, "%w", err).WithHint("choose another: uc machine init --name NAME")
 	}
-	endpoints, err := endpointsOf(mesh.New(mesh.Options{}), a.cfg, opts.Endpoints)
+	endpoints, err := endpointsOf(newMesh(mesh.Options{}), a.cfg, opts.Endpoints)
 	if err != nil {
 		return err
 	}

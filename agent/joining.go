@@ -210,7 +210,7 @@ func (a *Agent) admitRequest(id Identity, opts server.JoinOptions) (*uncloudv1.A
 	for _, r := range a.cfg.Roles {
 		req.Roles = append(req.Roles, string(r))
 	}
-	endpoints, err := endpointsOf(mesh.New(mesh.Options{}), a.cfg, opts.Endpoints)
+	endpoints, err := endpointsOf(newMesh(mesh.Options{}), a.cfg, opts.Endpoints)
 	if err != nil {
 		return nil, err
 	}

@@ -125,7 +125,7 @@ func (m *member) sub(name string) *slog.Logger { return m.log.With("subsystem", 
 
 // wire makes the organs and introduces them to each other.
 func (m *member) wire() (err error) {
-	m.mesh = mesh.New(mesh.Options{Logger: m.sub("mesh"), BridgeRemade: m.bridgeRemade})
+	m.mesh = newMesh(mesh.Options{Logger: m.sub("mesh"), BridgeRemade: m.bridgeRemade})
 	m.firewall = firewall.New(firewall.Options{Log: m.sub("firewall")})
 	m.questions = newQuestions()
 	m.names = names.New(names.Options{Log: m.sub("names"), OnQuery: m.questions.count})
@@ -224,7 +224,7 @@ func (m *member) start(ctx context.Context, run runner) error {
 	if err := m.images.Tidy(); err != nil {
 		m.log.Warn("tidy what pushes left", "err", err)
 	}
-	if err := m.mesh.Start(ctx, m.meshIdentity()); err != nil {
+	if err := m.mesh.Start(m.meshIdentity()); err != nil {
 		return err
 	}
 	run("firewall", m.firewall.Run)

@@ -7,10 +7,15 @@ import (
 	"net/netip"
 	"time"
 
-	"uncloud/agent/internal/firewall"
 	"uncloud/agent/internal/mesh"
 	"uncloud/agent/internal/runtime"
 )
+
+// newMesh knows the names of the links, which engine and firewall use too.
+func newMesh(o mesh.Options) *mesh.Mesh {
+	o.Link, o.Bridge = linkName, runtime.BridgeName
+	return mesh.New(o)
+}
 
 // networkRetry is how often a network that could not be made is tried again.
 const networkRetry = 5 * time.Second
@@ -75,7 +80,7 @@ func (m *member) provideNetwork(ctx context.Context, subnet netip.Prefix) error 
 	if err := m.engine.EnsureNetwork(ctx, n); err != nil {
 		return err
 	}
-	return m.mesh.EnsureBridge(ctx, subnet)
+	return m.mesh.EnsureBridge(subnet)
 }
 
 // restartIfCutOff stops the containers of a bridge that is gone; reconcile
@@ -113,7 +118,7 @@ func (m *member) renumber(ctx context.Context) error {
 	m.networking.Lock()
 	defer m.networking.Unlock()
 	m.log.Warn("another machine owns this subnet: renumbering", "address", subnet)
-	if err := m.mesh.ReleaseSubnet(ctx); err != nil {
+	if err := m.mesh.ReleaseSubnet(); err != nil {
 		return err
 	}
 	_, err = m.store.Update(ctx, func(tx *storeTx) error {
@@ -140,7 +145,7 @@ func (m *member) bridgeRemade() {
 // hairpin lets containers reach their own published ports. Each container
 // brings a new port of the bridge, so it is asked for after each change.
 func (m *member) hairpin() {
-	if err := firewall.Hairpin(runtime.BridgeName); err != nil {
+	if err := m.mesh.HairpinPorts(); err != nil {
 		m.log.Debug("hairpin mode", "err", err)
 	}
 }

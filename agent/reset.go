@@ -139,7 +139,7 @@ func (m *member) forget(ctx context.Context) error {
 	if err := m.removeContainers(ctx); err != nil {
 		return err
 	}
-	if err := errors.Join(m.firewall.Remove(ctx), m.mesh.Destroy(ctx)); err != nil {
+	if err := errors.Join(m.firewall.Remove(ctx), m.mesh.Destroy()); err != nil {
 		return fmt.Errorf("take the network away: %w", err)
 	}
 	for _, name := range []string{"store", "caddy", "images", candidateFile, identityFile} {

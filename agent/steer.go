@@ -93,7 +93,7 @@ func (m *member) steerNetwork(ctx context.Context) error {
 	m.steering.Lock()
 	defer m.steering.Unlock()
 	state := m.store.State()
-	err := m.steerMesh(ctx, state)
+	err := m.steerMesh(state)
 	m.troubles.setError("mesh", "mesh", err)
 	wall := m.firewall.Apply(ctx, m.policy(state))
 	m.troubles.setError("firewall", "firewall", wall)
@@ -101,11 +101,11 @@ func (m *member) steerNetwork(ctx context.Context) error {
 }
 
 // steerMesh tells who the other machines are to everything that talks to them.
-func (m *member) steerMesh(ctx context.Context, state *spec.State) error {
+func (m *member) steerMesh(state *spec.State) error {
 	peers := mesh.PeersOf(m.membersOf(state), m.id.MachineID)
-	err := m.mesh.SetPeers(ctx, peers)
+	err := m.mesh.SetPeers(peers)
 	if err == nil {
-		err = m.mesh.SetJoinPeers(ctx, ticketKeys(state, time.Now()))
+		err = m.mesh.SetJoinPeers(ticketKeys(state, time.Now()))
 	}
 	seeds, stores := map[string]netip.AddrPort{}, map[string]statesync.PeerAddr{}
 	for _, p := range peers {

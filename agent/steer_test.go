@@ -25,7 +25,7 @@ func publicKey(t *testing.T) string {
 // said, and is no reason to steer.
 func TestWhoAsksSteeringIsAnsweredAndNothingElse(t *testing.T) {
 	m := &member{
-		ping: make(chan chan struct{}), again: make(chan struct{}, 1), ended: make(chan struct{}), mesh: mesh.New(mesh.Options{Host: mesh.NewMemoryHost(mesh.Kernel)}),
+		ping: make(chan chan struct{}), again: make(chan struct{}, 1), ended: make(chan struct{}), mesh: newMesh(mesh.Options{Host: mesh.NewMemoryHost(mesh.Kernel)}),
 	}
 	steered := make(chan error, 1)
 	go func() { steered <- m.awaitCause(t.Context(), wakes{}) }()

@@ -61,7 +61,7 @@ func (a *Agent) watchNetwork(ctx context.Context) {
 	if _, err := os.Stat(a.cfg.firstBoot); a.cfg.firstBoot == "" || errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	links := mesh.New(mesh.Options{})
+	links := newMesh(mesh.Options{})
 	networkWatch{
 		there: func() bool {
 			found, err := links.LocalEndpoints(a.cfg.ListenPort)

@@ -23,7 +23,7 @@ import (
 const actorVar = "UNCLOUD_FIREWALL_ACTOR"
 
 func TestMain(m *testing.M) {
-	parts := map[string]func() error{"serve": actServe, "dial": actDial, "own": actOwn, "hairpin": actHairpin, "refuse": actRefuse}
+	parts := map[string]func() error{"serve": actServe, "dial": actDial, "own": actOwn, "refuse": actRefuse}
 	act, ok := parts[os.Getenv(actorVar)]
 	if !ok {
 		os.Exit(m.Run())
@@ -178,11 +178,6 @@ func actOwn() error {
 type ownAnswer struct {
 	Err    string
 	Status Status
-}
-
-func actHairpin() error {
-	say("ready")
-	return Hairpin("uncloud0")
 }
 
 // actRefuse gives one session a bad transaction and a good one, a long one,

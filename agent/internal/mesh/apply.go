@@ -234,10 +234,7 @@ func (m *Mesh) applyBridge() error {
 			return err
 		}
 	}
-	if err := m.host.HairpinPorts(name); err != nil {
-		return fmt.Errorf("let ports of bridge %s answer themselves: %w", name, err)
-	}
-	return nil
+	return m.hairpinPorts()
 }
 
 func (m *Mesh) makeBridge() (LinkInfo, error) {

@@ -84,8 +84,8 @@ func (m *Machine) Start(args StartArgs, _ *None) error {
 		level = slog.LevelDebug
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	m.mesh = New(Options{Logger: logger, EndpointTimeout: args.EndpointTimeout})
-	if err := m.mesh.Start(context.Background(), args.Identity); err != nil {
+	m.mesh = New(Options{Link: testLink, Bridge: testBridge, Logger: logger, EndpointTimeout: args.EndpointTimeout})
+	if err := m.mesh.Start(args.Identity); err != nil {
 		return err
 	}
 	go func() { _ = m.mesh.Run(context.Background()) }()
@@ -93,15 +93,15 @@ func (m *Machine) Start(args StartArgs, _ *None) error {
 }
 
 func (m *Machine) SetPeers(peers []Peer, _ *None) error {
-	return m.mesh.SetPeers(context.Background(), peers)
+	return m.mesh.SetPeers(peers)
 }
 
 func (m *Machine) SetJoinPeers(keys []Key, _ *None) error {
-	return m.mesh.SetJoinPeers(context.Background(), keys)
+	return m.mesh.SetJoinPeers(keys)
 }
 
 func (m *Machine) EnsureBridge(subnet netip.Prefix, _ *None) error {
-	return m.mesh.EnsureBridge(context.Background(), subnet)
+	return m.mesh.EnsureBridge(subnet)
 }
 
 func (m *Machine) Status(_ None, s *Status) (err error) {
@@ -114,7 +114,7 @@ func (m *Machine) Endpoints(port uint16, out *[]netip.AddrPort) (err error) {
 	return err
 }
 
-func (m *Machine) Destroy(_ None, _ *None) error { return m.mesh.Destroy(context.Background()) }
+func (m *Machine) Destroy(_ None, _ *None) error { return m.mesh.Destroy() }
 
 // Listen answers each connection with the address it comes from, and then
 // echoes.
@@ -299,7 +299,7 @@ func (l *lab) machine(n int) *remote {
 // container is a machine behind the bridge of another.
 func (l *lab) container(on *remote, n int) *remote {
 	l.t.Helper()
-	ns := l.namespace(fmt.Sprintf("%dc", n), on.ns, DefaultBridge)
+	ns := l.namespace(fmt.Sprintf("%dc", n), on.ns, testBridge)
 	l.ip("-n", ns, "addr", "add", fmt.Sprintf("10.210.%d.5/24", n), "dev", "eth0")
 	l.ip("-n", ns, "route", "add", "default", "via", fmt.Sprintf("10.210.%d.1", n))
 	return l.boot(ns, n)

@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,18 +11,12 @@ import (
 	"time"
 )
 
-// Names of the links. A machine has one of each.
-const (
-	DefaultLink   = "uncloud"
-	DefaultBridge = "uncloud0"
-)
-
 // Options of a Mesh.
 type Options struct {
 	Logger *slog.Logger // nil: nothing is logged
 	Host   Host         // nil: this machine
-	Link   string       // empty: DefaultLink
-	Bridge string       // empty: DefaultBridge
+	Link   string       // name of the link between machines, required
+	Bridge string       // name of the bridge of the containers, required
 	// BridgeRemade, if set, is called after a bridge that had been removed by
 	// somebody was made again: containers that were on it have lost their
 	// network until they are restarted. It must not call the Mesh.
@@ -76,12 +69,6 @@ func New(options Options) *Mesh {
 	if options.Host == nil {
 		options.Host = NewHost(options.Logger)
 	}
-	if options.Link == "" {
-		options.Link = DefaultLink
-	}
-	if options.Bridge == "" {
-		options.Bridge = DefaultBridge
-	}
 	if options.EndpointTimeout == 0 {
 		options.EndpointTimeout = endpointTimeout
 	}
@@ -100,7 +87,7 @@ func New(options Options) *Mesh {
 // machine's own IPv4 address comes with EnsureBridge, since Podman refuses to
 // make a network whose subnet is on any link already; where the bridge has it
 // from before, it is adopted at once.
-func (m *Mesh) Start(ctx context.Context, identity Identity) error {
+func (m *Mesh) Start(identity Identity) error {
 	publicKey, err := identity.PrivateKey.Public()
 	if err != nil {
 		return fmt.Errorf("start mesh: %w", err)
@@ -219,13 +206,13 @@ func (m *Mesh) bridgeAddress() netip.Prefix {
 // subnet, and the link the same address: from then on IPv4 flows between
 // machines. The engine's network must exist before (see Start). Another subnet
 // than before renumbers link and bridge.
-func (m *Mesh) EnsureBridge(ctx context.Context, subnet netip.Prefix) error {
+func (m *Mesh) EnsureBridge(subnet netip.Prefix) error {
 	return m.change("ensure bridge", func() { m.identity.Subnet, m.bridge = subnet.Masked(), true })
 }
 
 // ReleaseSubnet takes the machine's IPv4 address from link and bridge, so that
 // the engine's network can be made anew. EnsureBridge puts it back.
-func (m *Mesh) ReleaseSubnet(ctx context.Context) error {
+func (m *Mesh) ReleaseSubnet() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.started {
@@ -247,10 +234,29 @@ func (m *Mesh) ReleaseSubnet(ctx context.Context) error {
 	return nil
 }
 
+// HairpinPorts lets the containers reach their own published ports. Each brings
+// a new port of the bridge; Run sees to those too, a moment after the kernel
+// has told of them.
+func (m *Mesh) HairpinPorts() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.started || !m.bridge {
+		return nil
+	}
+	return m.hairpinPorts()
+}
+
+func (m *Mesh) hairpinPorts() error {
+	if err := m.host.HairpinPorts(m.options.Bridge); err != nil {
+		return fmt.Errorf("let ports of bridge %s answer themselves: %w", m.options.Bridge, err)
+	}
+	return nil
+}
+
 // SetPeers replaces who the other machines are. Tunnels to those that stay are
 // not touched. The same peers as before cost nothing: Run sees to it that what
 // was made stays so.
-func (m *Mesh) SetPeers(ctx context.Context, peers []Peer) error {
+func (m *Mesh) SetPeers(peers []Peer) error {
 	if m.holds(func() bool { return m.told && slices.EqualFunc(m.peers, peers, Peer.equal) }) {
 		return nil
 	}
@@ -260,7 +266,7 @@ func (m *Mesh) SetPeers(ctx context.Context, peers []Peer) error {
 // SetJoinPeers replaces whose tickets are valid, as public keys. Each may
 // speak from its ManagementAddress and from nowhere else. It takes effect with
 // the first SetPeers. The same tickets as before cost nothing.
-func (m *Mesh) SetJoinPeers(ctx context.Context, tickets []Key) error {
+func (m *Mesh) SetJoinPeers(tickets []Key) error {
 	if m.holds(func() bool { return slices.Equal(m.tickets, tickets) }) {
 		return nil
 	}
@@ -329,7 +335,7 @@ func (m *Mesh) Close() error {
 
 // Destroy removes link and bridge, for a machine that leaves its cluster. It
 // needs no Start before.
-func (m *Mesh) Destroy(ctx context.Context) error {
+func (m *Mesh) Destroy() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.started = false

@@ -16,6 +16,8 @@ var (
 	subnet3 = netip.MustParsePrefix("10.210.3.0/24")
 )
 
+const testLink, testBridge = "uncloud", "uncloud0"
+
 func identity(name string) Identity {
 	return Identity{PrivateKey: testKey(name), ListenPort: 51820, Subnet: subnet1, Network: network}
 }
@@ -45,8 +47,8 @@ var eth0 = Interface{
 func startMesh(t *testing.T, h *MemoryHost) *Mesh {
 	t.Helper()
 	h.SetInterfaces(1500, eth0)
-	m := New(Options{Host: h})
-	if err := m.Start(t.Context(), identity("self")); err != nil {
+	m := New(Options{Link: testLink, Bridge: testBridge, Host: h})
+	if err := m.Start(identity("self")); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -61,9 +63,9 @@ func must(t *testing.T, err error) {
 
 func links(t *testing.T, h *MemoryHost) (link, bridge LinkInfo) {
 	t.Helper()
-	link, err := h.Link(DefaultLink)
+	link, err := h.Link(testLink)
 	must(t, err)
-	bridge, _ = h.Link(DefaultBridge)
+	bridge, _ = h.Link(testBridge)
 	return link, bridge
 }
 
@@ -78,12 +80,12 @@ func TestMeshFromNothing(t *testing.T) {
 	if h.sysctls["net/ipv6/conf/uncloud/disable_ipv6"] != "0" {
 		t.Error("a machine with IPv6 off by default gets no management address")
 	}
-	must(t, m.SetPeers(t.Context(), []Peer{peerA()}))
+	must(t, m.SetPeers([]Peer{peerA()}))
 	link, _ = links(t, h)
 	if want := []Route{{To: host(ManagementAddress(testKey("a")))}}; !slices.Equal(link.Routes, want) {
 		t.Errorf("before the bridge: %v, want %v", link.Routes, want)
 	}
-	must(t, m.EnsureBridge(t.Context(), subnet1))
+	must(t, m.EnsureBridge(subnet1))
 	link, bridge := links(t, h)
 	own := netip.MustParseAddr("10.210.1.1")
 	if !slices.Equal(bridge.Addresses, []netip.Prefix{netip.MustParsePrefix("10.210.1.1/24")}) || !bridge.Up || bridge.MTU != 1420 {
@@ -95,7 +97,7 @@ func TestMeshFromNothing(t *testing.T) {
 	if h.sysctls["net/ipv4/ip_forward"] != "1" || h.sysctls["net/ipv4/conf/uncloud0/route_localnet"] != "1" {
 		t.Errorf("sysctls %v", h.sysctls)
 	}
-	device, err := h.Device(DefaultLink)
+	device, err := h.Device(testLink)
 	must(t, err)
 	p := device.Peers[0]
 	if p.Endpoint != e1 || p.Keepalive != keepalive || len(p.AllowedIPs) != 2 || device.ListenPort != 51820 {
@@ -107,13 +109,13 @@ func TestEqualIsNothingToDo(t *testing.T) {
 	h := NewMemoryHost(Kernel)
 	m := startMesh(t, h)
 	peers := []Peer{peerA(), peerB()}
-	must(t, m.SetPeers(t.Context(), peers))
-	must(t, m.SetJoinPeers(t.Context(), []Key{testKey("ticket")}))
-	must(t, m.EnsureBridge(t.Context(), subnet1))
+	must(t, m.SetPeers(peers))
+	must(t, m.SetJoinPeers([]Key{testKey("ticket")}))
+	must(t, m.EnsureBridge(subnet1))
 	h.Writes()
-	must(t, m.SetPeers(t.Context(), []Peer{peerB(), peerA()}))
-	must(t, m.SetJoinPeers(t.Context(), []Key{testKey("ticket")}))
-	must(t, m.EnsureBridge(t.Context(), subnet1))
+	must(t, m.SetPeers([]Peer{peerB(), peerA()}))
+	must(t, m.SetJoinPeers([]Key{testKey("ticket")}))
+	must(t, m.EnsureBridge(subnet1))
 	m.pass(time.Now())
 	if w := h.Writes(); len(w) > 0 {
 		t.Errorf("wrote %q", w)
@@ -138,10 +140,10 @@ func (h *watchedHost) Device(name string) (DeviceInfo, error) {
 // changes are of something else.
 func TestTheSamePeersCostNothing(t *testing.T) {
 	h := &watchedHost{MemoryHost: NewMemoryHost(Kernel)}
-	m := New(Options{Host: h})
-	must(t, m.Start(t.Context(), identity("self")))
+	m := New(Options{Link: testLink, Bridge: testBridge, Host: h})
+	must(t, m.Start(identity("self")))
 	tell := func() error {
-		return errors.Join(m.SetPeers(t.Context(), []Peer{peerA(), peerB()}), m.SetJoinPeers(t.Context(), []Key{testKey("ticket")}))
+		return errors.Join(m.SetPeers([]Peer{peerA(), peerB()}), m.SetJoinPeers([]Key{testKey("ticket")}))
 	}
 	must(t, tell())
 	looks := h.looks
@@ -152,15 +154,15 @@ func TestTheSamePeersCostNothing(t *testing.T) {
 
 	h.fails = errors.New("out of memory")
 	fewer := []Peer{peerA()}
-	if err := m.SetPeers(t.Context(), fewer); !errors.Is(err, h.fails) {
+	if err := m.SetPeers(fewer); !errors.Is(err, h.fails) {
 		t.Errorf("a change that failed: %v", err)
 	}
-	if err := m.SetPeers(t.Context(), fewer); !errors.Is(err, h.fails) {
+	if err := m.SetPeers(fewer); !errors.Is(err, h.fails) {
 		t.Errorf("what was not made so is not tried again: %v", err)
 	}
 	h.fails = nil
-	must(t, m.SetPeers(t.Context(), fewer))
-	device, err := h.Device(DefaultLink)
+	must(t, m.SetPeers(fewer))
+	device, err := h.Device(testLink)
 	must(t, err)
 	if slices.ContainsFunc(device.Peers, func(p PeerInfo) bool { return p.PublicKey == peerB().PublicKey }) {
 		t.Errorf("after the failure: %+v", device.Peers)
@@ -171,9 +173,9 @@ func TestTheSamePeersCostNothing(t *testing.T) {
 func TestRestartTouchesNothing(t *testing.T) {
 	h := NewMemoryHost(Kernel)
 	m := startMesh(t, h)
-	must(t, m.SetPeers(t.Context(), []Peer{peerA(), peerB()}))
-	must(t, m.EnsureBridge(t.Context(), subnet1))
-	h.Handshake(DefaultLink, testKey("a"), e3, time.Now())
+	must(t, m.SetPeers([]Peer{peerA(), peerB()}))
+	must(t, m.EnsureBridge(subnet1))
+	h.Handshake(testLink, testKey("a"), e3, time.Now())
 	must(t, m.Close())
 	h.Writes()
 
@@ -181,9 +183,9 @@ func TestRestartTouchesNothing(t *testing.T) {
 	if w := h.Writes(); len(w) > 0 {
 		t.Errorf("start wrote %q", w)
 	}
-	must(t, m.SetJoinPeers(t.Context(), nil)) // before anybody said who the peers are
-	must(t, m.SetPeers(t.Context(), []Peer{peerA(), peerB()}))
-	must(t, m.EnsureBridge(t.Context(), subnet1))
+	must(t, m.SetJoinPeers(nil)) // before anybody said who the peers are
+	must(t, m.SetPeers([]Peer{peerA(), peerB()}))
+	must(t, m.EnsureBridge(subnet1))
 	// b never answered, so its endpoint may be set again; it has only one.
 	if w := h.Writes(); len(w) > 0 {
 		t.Errorf("restart wrote %q", w)
@@ -201,15 +203,15 @@ func TestRestartTouchesNothing(t *testing.T) {
 func TestUserspaceLinkEndsWithTheAgent(t *testing.T) {
 	h := NewMemoryHost(Userspace)
 	m := startMesh(t, h)
-	must(t, m.EnsureBridge(t.Context(), subnet1))
+	must(t, m.EnsureBridge(subnet1))
 	must(t, m.Close())
-	if _, err := h.Link(DefaultLink); err == nil {
+	if _, err := h.Link(testLink); err == nil {
 		t.Error("the link is still there")
 	}
-	if _, err := h.Link(DefaultBridge); err != nil {
+	if _, err := h.Link(testBridge); err != nil {
 		t.Error("the bridge is gone, and with it the containers' network")
 	}
-	if err := m.SetPeers(t.Context(), nil); err == nil {
+	if err := m.SetPeers(nil); err == nil {
 		t.Error("peers were set after close")
 	}
 }
@@ -217,27 +219,27 @@ func TestUserspaceLinkEndsWithTheAgent(t *testing.T) {
 func TestChangesOfPeersLeaveTheOthersAlone(t *testing.T) {
 	h := NewMemoryHost(Kernel)
 	m := startMesh(t, h)
-	must(t, m.EnsureBridge(t.Context(), subnet1))
-	must(t, m.SetPeers(t.Context(), []Peer{peerA()}))
+	must(t, m.EnsureBridge(subnet1))
+	must(t, m.SetPeers([]Peer{peerA()}))
 	now := time.Now()
-	h.Handshake(DefaultLink, testKey("a"), e3, now)
-	must(t, m.SetPeers(t.Context(), []Peer{peerA(), peerB()}))
-	must(t, m.SetJoinPeers(t.Context(), []Key{testKey("ticket")}))
-	device, err := h.Device(DefaultLink)
+	h.Handshake(testLink, testKey("a"), e3, now)
+	must(t, m.SetPeers([]Peer{peerA(), peerB()}))
+	must(t, m.SetJoinPeers([]Key{testKey("ticket")}))
+	device, err := h.Device(testLink)
 	must(t, err)
 	if len(device.Peers) != 3 || device.Peers[0].Endpoint != e3 || !device.Peers[0].Handshake.Equal(now) {
 		t.Errorf("a lost its session: %+v", device.Peers)
 	}
-	must(t, m.SetPeers(t.Context(), []Peer{peerA()}))
-	must(t, m.SetJoinPeers(t.Context(), nil))
-	device, err = h.Device(DefaultLink)
+	must(t, m.SetPeers([]Peer{peerA()}))
+	must(t, m.SetJoinPeers(nil))
+	device, err = h.Device(testLink)
 	must(t, err)
 	link, _ := links(t, h)
 	if len(device.Peers) != 1 || device.Peers[0].PublicKey != testKey("a") || len(link.Routes) != 2 {
 		t.Errorf("left behind: %+v %+v", device.Peers, link.Routes)
 	}
-	must(t, m.SetPeers(t.Context(), nil)) // the last other machine was removed
-	if device, _ := h.Device(DefaultLink); len(device.Peers) != 0 {
+	must(t, m.SetPeers(nil)) // the last other machine was removed
+	if device, _ := h.Device(testLink); len(device.Peers) != 0 {
 		t.Errorf("left behind: %+v", device.Peers)
 	}
 }
@@ -246,32 +248,32 @@ func TestTamperingIsRepaired(t *testing.T) {
 	remade := 0
 	h := NewMemoryHost(Kernel)
 	h.SetInterfaces(1500, eth0)
-	m := New(Options{Host: h, BridgeRemade: func() { remade++ }})
-	must(t, m.Start(t.Context(), identity("self")))
-	must(t, m.SetPeers(t.Context(), []Peer{peerA()}))
-	must(t, m.EnsureBridge(t.Context(), subnet1))
+	m := New(Options{Link: testLink, Bridge: testBridge, Host: h, BridgeRemade: func() { remade++ }})
+	must(t, m.Start(identity("self")))
+	must(t, m.SetPeers([]Peer{peerA()}))
+	must(t, m.EnsureBridge(subnet1))
 	if remade != 0 {
 		t.Error("the first bridge counts as remade")
 	}
 	goodLink, goodBridge := links(t, h)
 	for name, tamper := range map[string]func(map[string]*DeviceInfo, map[string]*LinkInfo){
-		"peer removed": func(d map[string]*DeviceInfo, _ map[string]*LinkInfo) { d[DefaultLink].Peers = nil },
+		"peer removed": func(d map[string]*DeviceInfo, _ map[string]*LinkInfo) { d[testLink].Peers = nil },
 		"peer added": func(d map[string]*DeviceInfo, _ map[string]*LinkInfo) {
-			d[DefaultLink].Peers = append(d[DefaultLink].Peers, PeerInfo{PublicKey: testKey("x")})
+			d[testLink].Peers = append(d[testLink].Peers, PeerInfo{PublicKey: testKey("x")})
 		},
 		"allowed changed": func(d map[string]*DeviceInfo, _ map[string]*LinkInfo) {
-			d[DefaultLink].Peers[0].AllowedIPs = []netip.Prefix{subnet3}
+			d[testLink].Peers[0].AllowedIPs = []netip.Prefix{subnet3}
 		},
-		"key changed":  func(d map[string]*DeviceInfo, _ map[string]*LinkInfo) { d[DefaultLink].PrivateKey = testKey("x") },
-		"port changed": func(d map[string]*DeviceInfo, _ map[string]*LinkInfo) { d[DefaultLink].ListenPort = 1 },
+		"key changed":  func(d map[string]*DeviceInfo, _ map[string]*LinkInfo) { d[testLink].PrivateKey = testKey("x") },
+		"port changed": func(d map[string]*DeviceInfo, _ map[string]*LinkInfo) { d[testLink].ListenPort = 1 },
 		"link down": func(_ map[string]*DeviceInfo, l map[string]*LinkInfo) {
-			l[DefaultLink].Up, l[DefaultLink].Routes = false, nil
+			l[testLink].Up, l[testLink].Routes = false, nil
 		},
 		"address added": func(_ map[string]*DeviceInfo, l map[string]*LinkInfo) {
-			l[DefaultBridge].Addresses = append(l[DefaultBridge].Addresses, subnet3)
+			l[testBridge].Addresses = append(l[testBridge].Addresses, subnet3)
 		},
-		"link removed":   func(_ map[string]*DeviceInfo, l map[string]*LinkInfo) { delete(l, DefaultLink) },
-		"bridge removed": func(_ map[string]*DeviceInfo, l map[string]*LinkInfo) { delete(l, DefaultBridge) },
+		"link removed":   func(_ map[string]*DeviceInfo, l map[string]*LinkInfo) { delete(l, testLink) },
+		"bridge removed": func(_ map[string]*DeviceInfo, l map[string]*LinkInfo) { delete(l, testBridge) },
 	} {
 		h.Tamper(tamper)
 		m.pass(time.Now())
@@ -280,7 +282,7 @@ func TestTamperingIsRepaired(t *testing.T) {
 		if w := h.Writes(); len(w) > 0 {
 			t.Errorf("%s: a second pass wrote %q", name, w)
 		}
-		device, err := h.Device(DefaultLink)
+		device, err := h.Device(testLink)
 		must(t, err)
 		link, bridge := links(t, h)
 		if len(device.Peers) != 1 || len(device.Peers[0].AllowedIPs) != 2 || device.PrivateKey != testKey("self") || device.ListenPort != 51820 {
@@ -299,19 +301,19 @@ func TestTamperingIsRepaired(t *testing.T) {
 func TestRenumberingMovesTheAddress(t *testing.T) {
 	h := NewMemoryHost(Kernel)
 	m := startMesh(t, h)
-	must(t, m.SetPeers(t.Context(), []Peer{peerA()}))
-	must(t, m.EnsureBridge(t.Context(), subnet1))
-	must(t, m.ReleaseSubnet(t.Context()))
+	must(t, m.SetPeers([]Peer{peerA()}))
+	must(t, m.EnsureBridge(subnet1))
+	must(t, m.ReleaseSubnet())
 	link, bridge := links(t, h)
 	if len(bridge.Addresses) != 0 || len(link.Addresses) != 1 || len(link.Routes) != 1 {
 		t.Errorf("released: %+v %+v", link, bridge)
 	}
-	must(t, m.EnsureBridge(t.Context(), subnet3))
+	must(t, m.EnsureBridge(subnet3))
 	link, bridge = links(t, h)
 	if bridge.Addresses[0].String() != "10.210.3.1/24" || !slices.Contains(link.Routes, Route{subnet2, Gateway(subnet3)}) {
 		t.Errorf("renumbered: %+v %+v", link, bridge)
 	}
-	must(t, m.EnsureBridge(t.Context(), subnet1)) // without a release, as when no engine minds
+	must(t, m.EnsureBridge(subnet1)) // without a release, as when no engine minds
 	link, bridge = links(t, h)
 	if len(bridge.Addresses) != 1 || len(link.Addresses) != 2 || !slices.Contains(link.Routes, Route{subnet2, Gateway(subnet1)}) {
 		t.Errorf("back: %+v %+v", link, bridge)
@@ -321,9 +323,9 @@ func TestRenumberingMovesTheAddress(t *testing.T) {
 func TestDestroyRemovesBoth(t *testing.T) {
 	h := NewMemoryHost(Kernel)
 	m := startMesh(t, h)
-	must(t, m.EnsureBridge(t.Context(), subnet1))
-	must(t, m.Destroy(t.Context()))
-	must(t, New(Options{Host: h}).Destroy(t.Context()))
+	must(t, m.EnsureBridge(subnet1))
+	must(t, m.Destroy())
+	must(t, New(Options{Link: testLink, Bridge: testBridge, Host: h}).Destroy())
 	if len(h.links) != 0 {
 		t.Errorf("left %v", h.links)
 	}
@@ -338,10 +340,10 @@ func TestRunRotatesEndpoints(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- m.Run(ctx) }()
-		must(t, m.SetPeers(ctx, []Peer{peerA()}))
+		must(t, m.SetPeers([]Peer{peerA()}))
 		at := func() netip.AddrPort {
 			synctest.Wait()
-			d, err := h.Device(DefaultLink)
+			d, err := h.Device(testLink)
 			must(t, err)
 			return d.Peers[0].Endpoint
 		}
@@ -357,7 +359,7 @@ func TestRunRotatesEndpoints(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		expect(e2, "after 16 s")
 		time.Sleep(time.Second)
-		h.Handshake(DefaultLink, testKey("a"), e2, time.Now())
+		h.Handshake(testLink, testKey("a"), e2, time.Now())
 		time.Sleep(270 * time.Second)
 		expect(e2, "while up")
 		time.Sleep(10 * time.Second)
@@ -375,12 +377,12 @@ func TestRunIsIdleWhenAllIsWell(t *testing.T) {
 	if wait := m.pass(time.Now()); wait != repairEvery {
 		t.Errorf("alone: looks again after %v", wait)
 	}
-	must(t, m.SetPeers(t.Context(), []Peer{peerA()}))
+	must(t, m.SetPeers([]Peer{peerA()}))
 	now := time.Now()
 	if wait := m.pass(now); wait > endpointTimeout || wait < endpointTimeout-time.Second {
 		t.Errorf("unknown: looks again after %v", wait)
 	}
-	h.Handshake(DefaultLink, testKey("a"), e1, now)
+	h.Handshake(testLink, testKey("a"), e1, now)
 	if wait := m.pass(now); wait != repairEvery {
 		t.Errorf("up: looks again after %v", wait)
 	}
@@ -395,7 +397,7 @@ func TestRunRepairsAtOnceAndTellsOfNewAddresses(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- m.Run(ctx) }()
 		synctest.Wait()
-		h.Tamper(func(_ map[string]*DeviceInfo, l map[string]*LinkInfo) { l[DefaultLink].Up = false })
+		h.Tamper(func(_ map[string]*DeviceInfo, l map[string]*LinkInfo) { l[testLink].Up = false })
 		time.Sleep(2 * settleTime)
 		synctest.Wait()
 		if link, _ := links(t, h); !link.Up {
@@ -434,9 +436,9 @@ func TestTheNetworkComesAfterTheAgent(t *testing.T) {
 	down := eth0
 	down.Addresses = nil
 	h.SetInterfaces(0, down)
-	m := New(Options{Host: h})
-	must(t, m.Start(t.Context(), identity("self")))
-	must(t, m.EnsureBridge(t.Context(), subnet1))
+	m := New(Options{Link: testLink, Bridge: testBridge, Host: h})
+	must(t, m.Start(identity("self")))
+	must(t, m.EnsureBridge(subnet1))
 	if link, bridge := links(t, h); link.MTU != maxMTU || bridge.MTU != maxMTU {
 		t.Errorf("no way out: link %d, bridge %d", link.MTU, bridge.MTU)
 	}
@@ -456,7 +458,7 @@ func TestTheNetworkComesAfterTheAgent(t *testing.T) {
 }
 
 func TestStartRefusesNoKey(t *testing.T) {
-	if err := New(Options{Host: NewMemoryHost(Kernel)}).Start(t.Context(), Identity{}); err == nil {
+	if err := New(Options{Link: testLink, Bridge: testBridge, Host: NewMemoryHost(Kernel)}).Start(Identity{}); err == nil {
 		t.Error("started without a key")
 	}
 }
@@ -464,8 +466,8 @@ func TestStartRefusesNoKey(t *testing.T) {
 func TestStatusListsMembersFirst(t *testing.T) {
 	h := NewMemoryHost(Userspace)
 	m := startMesh(t, h)
-	must(t, m.SetJoinPeers(t.Context(), []Key{testKey("0")}))
-	must(t, m.SetPeers(t.Context(), []Peer{peerB(), peerA()}))
+	must(t, m.SetJoinPeers([]Key{testKey("0")}))
+	must(t, m.SetPeers([]Peer{peerB(), peerA()}))
 	s, err := m.Status()
 	must(t, err)
 	var names []string

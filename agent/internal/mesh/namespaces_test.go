@@ -32,7 +32,7 @@ func TestLabMachinesTalk(t *testing.T) {
 				t.Errorf("status %+v", got)
 			}
 			if _, err := exec.LookPath("wg"); err == nil {
-				if out := m1.run("wg show " + DefaultLink); !strings.Contains(out, m2.public.String()) {
+				if out := m1.run("wg show " + testLink); !strings.Contains(out, m2.public.String()) {
 					t.Errorf("wg show: %s", out)
 				}
 			}
