@@ -364,10 +364,11 @@ func TestPortsThatAreTakenAtTheBeginning(t *testing.T) {
 	defer tcp.Close()
 	wantTaken(t, i.Load(t.Context(), i.input()), "TCP", i.set.HTTPPort)
 	tcp.Close()
-	udp, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", i.set.HTTPSPort))
-	if err != nil {
-		t.Fatal(err)
-	}
+	var udp net.PacketConn
+	waitFor(t, func() bool { // Caddy lets go of it in the background
+		udp, err = net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", i.set.HTTPSPort))
+		return err == nil
+	})
 	defer udp.Close()
 	wantTaken(t, i.Load(t.Context(), i.input()), "UDP", i.set.HTTPSPort)
 	udp.Close()
