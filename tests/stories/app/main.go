@@ -44,7 +44,7 @@ func run(args []string) error {
 		return os.WriteFile(subject, []byte(strings.Join(args[2:], " ")), 0o644)
 	case "read": // FILE: prints it
 		b, err := os.ReadFile(subject)
-		os.Stdout.Write(b)
+		fmt.Print(string(b))
 		return err
 	}
 	return fmt.Errorf("no command %q", args[0])
