@@ -55,6 +55,9 @@ let
       modules = lib.subtractLists base.boot.kernelModules config.boot.kernelModules;
       firewall = {
         inherit (config.networking.firewall) allowedTCPPorts allowedUDPPorts trustedInterfaces;
+      }
+      // lib.optionalAttrs config.networking.firewall.filterForward {
+        inherit (config.networking.firewall) extraForwardRules;
       };
     in
     lib.mapAttrs' (name: unit: lib.nameValuePair "etc/systemd/system/${place name}" unit.text) units

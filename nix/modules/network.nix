@@ -74,6 +74,12 @@ in
         "uncloud"
         "uncloud0"
       ];
+      # Where the firewall judges what is forwarded as well, the same holds for what
+      # containers send and receive: any table may drop what the agent's accepts.
+      extraForwardRules = ''
+        iifname { "uncloud", "uncloud0" } accept comment "containers and the mesh"
+        oifname { "uncloud", "uncloud0" } accept comment "containers and the mesh"
+      '';
       # A machine with two ways out may hear from a peer on the other one.
       checkReversePath = lib.mkDefault "loose";
     };

@@ -91,5 +91,19 @@ def firewall(said: dict) -> str:
         "icmpv6 type != { nd-redirect, 139 } accept",
     ]
     lines = "\n".join(f"\t\t{rule}" for rule in rules if rule)
-    chain = f"\tchain input {{\n\t\ttype filter hook input priority filter; policy drop;\n{lines}\n\t}}"
-    return f"#!/usr/sbin/nft -f\nflush ruleset\ntable inet nixos-fw {{\n{chain}\n}}\n"
+    chain = f"\tchain input {{\n\t\ttype filter hook input priority filter; policy drop;\n{lines}\n\t}}\n"
+    if "extraForwardRules" in said:
+        chain += forwarding(said["extraForwardRules"])
+    return f"#!/usr/sbin/nft -f\nflush ruleset\ntable inet nixos-fw {{\n{chain}}}\n"
+
+
+def forwarding(extra: str) -> str:
+    """The chain that judges what is forwarded, where a machine has one: NixOS's own rules, and those it was given."""
+    rules = [
+        "ct state vmap { invalid : drop, established : accept, related : accept }",
+        "icmpv6 type != { router-renumbering, 139 } accept",
+        "ct status dnat accept",
+        *extra.splitlines(),
+    ]
+    lines = "\n".join(f"\t\t{rule}" for rule in rules)
+    return f"\tchain forward {{\n\t\ttype filter hook forward priority filter; policy drop;\n{lines}\n\t}}\n"
