@@ -55,7 +55,7 @@ type deploy struct {
 	*app
 	composeFlags
 	recreate, prune, skipHealth bool
-	dryRun, yes                 bool
+	check, dryRun, yes          bool
 	output                      format
 }
 
@@ -76,6 +76,7 @@ func newDeploy(a *app) *cobra.Command {
 	cmd.Flags().BoolVar(&d.recreate, "recreate", false, "replace containers even where nothing changed")
 	cmd.Flags().BoolVar(&d.prune, "prune", false, "remove services of the project that the files do not have")
 	cmd.Flags().BoolVar(&d.skipHealth, "skip-health", false, "do not wait until replicas are healthy")
+	cmd.Flags().BoolVar(&d.check, "check", false, "read the files, say what is wrong with them, and ask no cluster")
 	cmd.Flags().BoolVar(&d.dryRun, "dry-run", false, "show the plan and do nothing")
 	a.addYes(cmd, &d.yes)
 	addOutput(cmd, &d.output)
@@ -95,6 +96,9 @@ func (d *deploy) run(cmd *cobra.Command, services []string) error {
 		return err
 	}
 	d.warnOfBuilds(project.Builds)
+	if d.check {
+		return nil
+	}
 	client, err := d.connect(ctx)
 	if err != nil {
 		return err
