@@ -163,15 +163,18 @@ nix_build() {
     build_package
 }
 
-# Built, run, and given the configurations that the module writes.
+# Built, run, and given the configurations and projects that the module writes.
 build_package() {
-    local agent config
+    local programs config project
     in_nix nix-build --no-out-link --cores 0 -E \
         '(import /src/nix/native.nix { nixpkgs = /nixpkgs; }).callPackage /src/nix/package.nix { }' | tee "$nix_src.built"
-    agent=$nix_root$(tail -n 1 "$nix_src.built")/bin/uncloudd
-    "$agent" version
+    programs=$nix_root$(tail -n 1 "$nix_src.built")/bin
+    "$programs/uncloudd" version
     for config in nix/golden/*/etc/uncloud/config.json; do
-        "$agent" run --check --config "$config"
+        "$programs/uncloudd" run --check --config "$config"
+    done
+    for project in nix/golden/*/etc/uncloud/projects/*.yaml; do
+        "$programs/uc" deploy --check --file "$project"
     done
 }
 

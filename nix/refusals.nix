@@ -35,11 +35,33 @@ let
     name: uncloud: rest:
     map (message: "${name} is refused: ${message}") (sentences uncloud rest)
     ++ map (message: "${name} warns: ${message}") (lib.filter (lib.hasInfix "services.uncloud") (machine uncloud rest).warnings);
+  holds =
+    name: uncloud: rest: is:
+    lib.optional (!is (machine uncloud rest)) "not so: ${name}";
   throws =
     name: uncloud:
     lib.optional (builtins.tryEval (builtins.deepSeq (written uncloud) true)).success "let through: ${name}";
 
+  # The projects whose files the build of the system judges.
+  judged =
+    config:
+    lib.filter (name: name != null) (
+      map (check: lib.mapNullable lib.head (builtins.match "uncloud-project-(.*)-checked" check.name)) config.system.checks
+    );
+
   project.compose.services.web.image = "web:1";
+
+  # A machine whose root is gone at each boot, but for these folders.
+  keeps = dirs: {
+    fileSystems = {
+      "/".fsType = lib.mkForce "tmpfs";
+    }
+    // lib.genAttrs dirs (dir: {
+      device = "/keep${dir}";
+      fsType = "none";
+      options = [ "bind" ];
+    });
+  };
 in
 lib.concatLists [
   (right "the module alone" { } { })
@@ -132,14 +154,46 @@ lib.concatLists [
 
   (warned { } { services.dnsmasq.enable = true; } "services.dnsmasq takes port 53")
   (warned { } { services.coredns.enable = true; } "services.coredns may take port 53")
-  (warned { } { fileSystems."/".fsType = lib.mkForce "tmpfs"; } "containersDir, stateDir is in memory")
-  (warned { } {
-    fileSystems."/".fsType = lib.mkForce "tmpfs";
-    fileSystems."/var/lib/uncloud" = {
-      device = "/dev/vdb";
-      fsType = "ext4";
-    };
-  } "containersDir is in memory")
+  (warned { } (keeps [ ])
+    "boot: /var/lib/uncloud-host (the journal of upgrades), storage.containersDir, storage.stateDir.")
+  (warned { } (keeps [ "/var/lib/uncloud" ])
+    "boot: /var/lib/uncloud-host (the journal of upgrades), storage.containersDir.")
+  (warned { } (keeps [ "/var/lib/uncloud" "/var/lib/containers" ])
+    "boot: /var/lib/uncloud-host (the journal of upgrades).")
+  (warned { firstBoot.enable = true; } (keeps [ "/var/lib/uncloud" "/var/lib/containers" "/var/lib/uncloud-host" ])
+    "boot: /var/lib/uncloud-first-boot (what uncloud.txt said).")
+  (right "a machine that keeps what is ours" { firstBoot.enable = true; }
+    (keeps [ "/var/lib/uncloud" "/var/lib/containers" "/var/lib/uncloud-host" "/var/lib/uncloud-first-boot" ]))
+  (right "a machine that keeps all of /var/lib" { firstBoot.enable = true; } (keeps [ "/var/lib" ]))
+
+  (holds "containers are forwarded where the firewall judges that" { } {
+    networking.nftables.enable = true;
+    networking.firewall.filterForward = true;
+  } (
+    config:
+    let
+      forwarded = lib.last (lib.splitString "chain forward-allow {" config.networking.nftables.tables.nixos-fw.content);
+    in
+    lib.all (way: lib.hasInfix "${way} { \"uncloud\", \"uncloud0\" } accept" forwarded) [ "iifname" "oifname" ]
+  ))
+
+  (holds "a Compose file is judged when the system is built" {
+    projects.shop = project;
+    projects.hello.file = "${../examples}/hello/compose.yaml";
+  } { } (config: judged config == [ "hello" "shop" ]))
+  (holds "one that asks for it is not" { projects.shop = project // { check = false; }; } { } (config: judged config == [ ]))
+  (holds "one that only root can read is read by systemd, for the sandbox of the unit" {
+    projects.shop.file = "/run/secrets/shop.yaml";
+  } { } (
+    config:
+    let
+      unit = config.systemd.services.uncloud-project-shop.serviceConfig;
+    in
+    judged config == [ ]
+    && unit.LoadCredential == [ "compose.yaml:/run/secrets/shop.yaml" ]
+    && lib.hasInfix " --file %d/compose.yaml" unit.ExecStart
+    && unit.DynamicUser
+  ))
 
   (throws "an unknown option" { nmae = "pi-1"; })
   (throws "an unknown option of a project" { projects.shop = project // { flie = ./.; }; })

@@ -40,7 +40,12 @@ let
   under = dir: path: path == dir || lib.hasPrefix "${dir}/" "${toString path}/";
   inStore = path: path != null && under builtins.storeDir path;
   places = {
-    inherit (cfg.storage) stateDir containersDir;
+    "storage.stateDir" = cfg.storage.stateDir;
+    "storage.containersDir" = cfg.storage.containersDir;
+    "/var/lib/uncloud-host (the journal of upgrades)" = "/var/lib/uncloud-host";
+  }
+  // lib.optionalAttrs cfg.firstBoot.enable {
+    "${cfg.firstBoot.directory} (what uncloud.txt said)" = cfg.firstBoot.directory;
   };
   fleeting = lib.filter (
     name: lib.any (dir: under dir places.${name}) [ "/dev" "/run" "/tmp" "/var/tmp" ]
@@ -119,7 +124,7 @@ in
       (refuse (cfg.names.host && !config.services.resolved.enable) ''
         services.uncloud.names.host needs services.resolved.enable. Turn that on, or this off.'')
       (refuse (fleeting != [ ]) ''
-        services.uncloud.storage: ${list fleeting} would not outlive a boot. Choose a place such as /var/lib.'')
+        services.uncloud: ${list fleeting} would not outlive a boot. Choose a place such as /var/lib.'')
 
       (refuse (cfg.upgrade.schedule != null && cfg.upgrade.flake == null) ''
         services.uncloud.upgrade.schedule has the machines upgrade to the flakes that they follow, and this one follows none.
@@ -139,7 +144,7 @@ in
         services.${lib.head resolvers} may take port 53 of every address, and the agent needs it on the address of its bridge.
         Tell it the addresses that it is to listen on.''
       ++ lib.optional (config.systemd.services.uncloud.wantedBy != [ ] && inMemory != [ ]) ''
-        services.uncloud.storage: ${list inMemory} is in memory on this machine, and gone at the next boot.
+        services.uncloud keeps in memory on this machine, and loses at the next boot: ${list inMemory}.
         Mount something there that lasts.'';
   };
 }

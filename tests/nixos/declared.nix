@@ -1,5 +1,5 @@
 # A machine whose configuration says all: that it begins a cluster, and what
-# runs on it.
+# runs on it. What the project `kept` is only root can read.
 {
   one.services.uncloud = {
     labels.zone = "home";
@@ -10,5 +10,7 @@
       x-ports = [ "shop.test:8080/http" ];
       x-healthcheck.http = ":8080/healthy";
     };
+    projects.kept.file = "/var/lib/secrets/kept.yaml";
   };
+  one.systemd.services.uncloud-project-kept.serviceConfig.LoadCredential = [ "web.env:/var/lib/secrets/web.env" ];
 }

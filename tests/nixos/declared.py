@@ -1,5 +1,14 @@
 one.start()
 
+KEPT = """
+services:
+  web:
+    image: app:1
+    env_file: ${CREDENTIALS_DIRECTORY}/web.env
+    x-ports: ["kept.test:8080/http"]
+    x-healthcheck: {http: ":8080/healthy"}
+"""
+
 
 def serves():
     one.wait_until_succeeds("curl -sf -m 5 -H 'Host: shop.test' http://localhost/ | grep -q ^declared", timeout=300)
@@ -10,6 +19,16 @@ with subtest("the machine becomes a cluster and runs what it declares, and nobod
     serves()
     one.wait_until_succeeds("uc machine ls -o json | jq -e '.machines[0] | .state == \"up\" and .labels.zone == \"home\"'")
     one.wait_until_succeeds("systemctl show uncloud-project-shop.service --property SubState | grep -q exited", timeout=120)
+
+with subtest("what only root can read is deployed as well, by a unit that is not root"):
+    one.succeed(
+        "install -d -m 700 /var/lib/secrets",
+        f"umask 077; cat > /var/lib/secrets/kept.yaml <<'EOF'\n{KEPT}\nEOF",
+        "umask 077; echo VERSION=kept > /var/lib/secrets/web.env",
+        "systemctl restart uncloud-project-kept.service",
+    )
+    one.wait_until_succeeds("curl -sf -m 5 -H 'Host: kept.test' http://localhost/ | grep -q ^kept", timeout=300)
+    one.wait_until_succeeds("systemctl show uncloud-project-kept.service --property SubState | grep -q exited", timeout=120)
 
 with subtest("declared again, it changes nothing"):
     before = one.succeed("podman ps --quiet")
