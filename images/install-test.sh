@@ -28,7 +28,8 @@ fi
 
 work=$(mktemp -d)
 disk=
-trap '[ -z "$disk" ] || { partx --delete "$disk" 2>/dev/null; losetup --detach "$disk"; }; rm -rf "$work"' EXIT
+trap '! mountpoint --quiet /mnt || umount --recursive /mnt
+[ -z "$disk" ] || { partx --delete "$disk" 2>/dev/null || true; losetup --detach "$disk"; }; rm -rf "$work"' EXIT
 mkdir "$work/bin"
 mount -t tmpfs none /sys/firmware
 
@@ -59,6 +60,26 @@ install() {
     : >"$work/called"
     printf '%s\n' "$@" | PATH=$work/bin:$PATH SYSTEM=/nix/store/system \
         bash -o errexit -o nounset -o pipefail install.sh >"$work/said" 2>&1
+}
+# typed DISK TEXT...: the same at a terminal, where each answer is typed when it is asked for.
+typed() {
+    : >"$work/called"
+    : >"$work/said"
+    mkfifo "$work/keys"
+    PATH=$work/bin:$PATH SYSTEM=/nix/store/system script --quiet --return --flush --command \
+        'bash -o errexit -o nounset -o pipefail install.sh' "$work/said" <"$work/keys" >/dev/null 2>&1 &
+    local session=$! status=0
+    exec 3>"$work/keys"
+    printf '%s\n' "$1" >&3
+    types 'Only an empty line' "${@:2}"
+    types 'Erasing' ''
+    exec 3>&-
+    rm "$work/keys"
+    wait "$session" || status=$?
+    return $status
+}
+types() { # types SENTENCE TEXT...: once it was said, or never will be
+    ! grep -qF "$1" < <(tail --lines=+1 --follow --pid="$session" "$work/said") || printf '%s\n' "${@:2}" >&3
 }
 wrong() {
     echo "install.sh: $*; it said:" >&2
@@ -101,6 +122,14 @@ mount "${disk}p1" /mnt
 is "$(cat /mnt/uncloud.txt)" "name = pi-1
 label = a b" 'uncloud.txt'
 refused "/dev/$name is in use" "$name"
+umount /mnt
+
+# A ticket that names many members is longer than a line of a terminal.
+long=uncloud-ticket-$(printf 'x%.0s' {1..6000})
+typed "$name" $'name = pi-22\177' "$long" '' || wrong 'failed at a terminal'
+mount "${disk}p1" /mnt
+is "$(cat /mnt/uncloud.txt)" "name = pi-2
+$long" 'uncloud.txt, typed,'
 umount /mnt
 
 # Another disk has such a system already.

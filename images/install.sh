@@ -18,10 +18,28 @@ while read -r part label; do
         refuse "$part has the label $label, and the new machine would take it for its own: erase it, or take its disk out"
 done < <(lsblk --list --noheadings --paths --output NAME,LABEL)
 
+# A terminal that gathers lines drops what one has beyond 4095 bytes, and a ticket
+# may be longer. One that does not leaves it to us to take back what was erased.
+if [ -t 0 ]; then
+    terminal=$(stty -g)
+    trap 'stty "$terminal"' EXIT
+    stty -icanon min 1 time 0
+fi
 echo 'Paste uncloud.txt or a ticket, and end with an empty line.'
 echo 'Only an empty line for none; a stick with the label UNCLOUD does as well.'
 told=
-while IFS= read -r line && [ -n "$line" ]; do told+=$line$'\n'; done
+while IFS= read -r line; do
+    while [[ $line == *$'\177'* ]]; do
+        before=${line%%$'\177'*}
+        line=${before%?}${line#*$'\177'}
+    done
+    [ -n "$line" ] || break
+    told+=$line$'\n'
+done
+if [ -t 0 ]; then
+    stty "$terminal"
+    trap - EXIT
+fi
 
 echo "Erasing $disk"
 sfdisk --quiet --wipe always --wipe-partitions always "$disk" <<'TABLE'
