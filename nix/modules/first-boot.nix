@@ -44,6 +44,12 @@ in
       after = [
         "local-fs.target"
         "systemd-tmpfiles-setup.service"
+        # What enlarges the root of a fresh image has the kernel read the partitions
+        # again, and that is no moment to write to one. Most machines have none of these.
+        "expand-root-partition.service"
+        "growpart.service"
+        "systemd-repart.service"
+        "systemd-growfs-root.service"
       ];
       before = [
         "sysinit.target"
