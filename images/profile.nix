@@ -1,6 +1,11 @@
 # The machine that every image holds: a member of a cluster to be, and nothing
 # that it does not need for that.
-{ lib, modulesPath, ... }:
+{
+  config,
+  lib,
+  modulesPath,
+  ...
+}:
 {
   imports = [
     "${modulesPath}/profiles/minimal.nix"
@@ -20,6 +25,12 @@
     "nix-command"
     "flakes"
   ];
+  # Nix's database is flushed by itself and the files that it tells of are not, so
+  # a machine that loses its power could find a generation of empty files. Other
+  # Nixes do not know the setting, and refuse a nix.conf that has it.
+  nix.settings.fsync-store-paths = lib.mkIf (
+    lib.getName config.nix.package == "nix" && lib.versionAtLeast (lib.getVersion config.nix.package) "2.26"
+  ) true;
   # The sources of nixpkgs, 200 MB and more, are no part of a machine.
   nixpkgs.flake.setNixPath = false;
   nixpkgs.flake.setFlakeRegistry = false;

@@ -35,6 +35,10 @@ let
   radio = config: unless config.networking.wireless.iwd.enable "it has no Wi-Fi";
   noRadio = config: unless (!config.networking.wireless.iwd.enable) "it has Wi-Fi";
   onlyDeclared = config: unless (!config.users.mutableUsers) "it has users that it does not declare";
+  # uncloud.txt lies on the boot volume, with a ticket and a password in it.
+  secretive =
+    config:
+    unless (builtins.elem "umask=0077" config.fileSystems."/boot".options) "everybody may read its EFI volume";
   metadata =
     config:
     unless (lib.hasInfix "accounts_daemon = true" config.environment.etc."default/instance_configs.cfg".text)
@@ -61,6 +65,7 @@ let
     lean
     noRadio
     onlyDeclared
+    secretive
   ];
   board = [
     lean
@@ -89,7 +94,7 @@ in
   servers =
     whole "vps" [ flashed.vps ] server
     ++ whole "vps for ARM" [ flashed.vps arm ] server
-    ++ whole "pc" [ flashed.pc ] [ anyDisk lean radio onlyDeclared ]
+    ++ whole "pc" [ flashed.pc ] [ anyDisk lean radio onlyDeclared secretive ]
     ++ whole "flashed, on Amazon's cloud" [ flashed.flashed amazon ] [ lean noRadio onlyDeclared ]
     ++ whole "flashed, on Google's cloud" [ flashed.flashed google ] [ lean noRadio metadata ];
   boards = lib.concatMap (n: whole "raspberry-pi-${n}" [ flashed."raspberry-pi-${n}" ] board) [
