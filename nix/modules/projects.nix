@@ -154,9 +154,10 @@ in
     description = ''
       Projects to deploy, by name: at boot, and by every generation that says
       something else of them. What somebody changed by hand in between is then
-      again as declared. One machine of a cluster is enough to declare a project; where
-      several do, they should say the same. A project that is not declared any
-      more goes on running until {command}`uc rm` removes it.
+      again as declared. {command}`journalctl -u uncloud-project-NAME` tells how it
+      went, and what failed is tried again. One machine of a cluster is enough to
+      declare a project; where several do, they should say the same. A project that
+      is not declared any more goes on running until {command}`uc rm` removes it.
     '';
   };
 
