@@ -126,7 +126,7 @@ umount /mnt
 
 # A ticket that names many members is longer than a line of a terminal.
 long=uncloud-ticket-$(printf 'x%.0s' {1..6000})
-typed "$name" $'name = pi-22\177' "$long" '' || wrong 'failed at a terminal'
+typed "$name" $'name = pi-22\177' "$long" $'\004' || wrong 'failed at a terminal'
 mount "${disk}p1" /mnt
 is "$(cat /mnt/uncloud.txt)" "name = pi-2
 $long" 'uncloud.txt, typed,'

@@ -19,7 +19,8 @@ while read -r part label; do
 done < <(lsblk --list --noheadings --paths --output NAME,LABEL)
 
 # A terminal that gathers lines drops what one has beyond 4095 bytes, and a ticket
-# may be longer. One that does not leaves it to us to take back what was erased.
+# may be longer. One that does not leaves it to us to take back what was erased,
+# and to know the end of a text (Ctrl-D).
 if [ -t 0 ]; then
     terminal=$(stty -g)
     trap 'stty "$terminal"' EXIT
@@ -29,6 +30,7 @@ echo 'Paste uncloud.txt or a ticket, and end with an empty line.'
 echo 'Only an empty line for none; a stick with the label UNCLOUD does as well.'
 told=
 while IFS= read -r line; do
+    line=${line//$'\004'/}
     while [[ $line == *$'\177'* ]]; do
         before=${line%%$'\177'*}
         line=${before%?}${line#*$'\177'}
