@@ -21,7 +21,7 @@ func (m *member) adopt(ctx context.Context, from *spec.State) (*uncloudv1.Restor
 		got = adopted(from, tx.State())
 		tx.Put(got.rows...)
 		if len(got.services) > 0 {
-			tx.Put(m.event("store.adopted", m.id.MachineID, fmt.Sprintf("%d services of a backup were taken in", len(got.services))))
+			m.tell(tx, "store.adopted", m.id.MachineID, fmt.Sprintf("%d services of a backup were taken in", len(got.services)))
 		}
 		return nil
 	})

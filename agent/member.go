@@ -279,8 +279,8 @@ func (m *member) found(ctx context.Context) error {
 				ID: spec.ClusterKey, ClusterID: m.id.ClusterID, Network: m.id.Network, Domain: m.id.Founded.Domain, CreatedAt: m.id.Self.JoinedAt,
 			},
 			m.id.Self,
-			m.event("cluster.founded", m.id.ClusterID, m.id.Self.Name+" founded the cluster"),
 		)
+		m.tell(tx, "cluster.founded", m.id.ClusterID, m.id.Self.Name+" founded the cluster")
 		return nil
 	})
 	return err
@@ -353,6 +353,19 @@ func (m *member) describe(info *uncloudv1.InfoResponse) {
 	}
 	for _, n := range m.notes() {
 		info.Health = append(info.Health, n.Message())
+	}
+}
+
+// tell writes what happened here, and drops this machine's oldest events.
+func (m *member) tell(tx *storeTx, kind, subject, text string) {
+	m.dropEvents(tx)
+	tx.Put(m.event(kind, subject, text))
+}
+
+// dropEvents makes room for one more event of this machine.
+func (m *member) dropEvents(tx *storeTx) {
+	for _, e := range tx.State().SurplusEvents(m.id.MachineID, 1) {
+		tx.Delete(e.Table(), e.ID)
 	}
 }
 

@@ -124,7 +124,8 @@ func (m *member) renumber(ctx context.Context) error {
 	_, err = m.store.Update(ctx, func(tx *storeTx) error {
 		if self, ok := tx.State().Machines[m.id.MachineID]; ok {
 			self.Subnet = subnet
-			tx.Put(self, m.event("machine.renumbered", m.id.MachineID, self.Name+" took "+subnet.String()))
+			tx.Put(self)
+			m.tell(tx, "machine.renumbered", m.id.MachineID, self.Name+" took "+subnet.String())
 		}
 		return nil
 	})

@@ -67,35 +67,27 @@ func untold(name string, why error) error {
 		WithHint("remove it on one of them: uc machine rm --force %s", name)
 }
 
-// sayGoodbye removes the own row, so that no machine waits for this one, and
+// sayGoodbye removes the own rows, so that no machine waits for this one, and
 // leaves the gossip.
 func (m *member) sayGoodbye(ctx context.Context) error {
+	err := m.deleteOwnRows(ctx)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	return errors.Join(err, m.gossip.Leave(ctx))
+}
+
+func (m *member) deleteOwnRows(ctx context.Context) error {
 	_, err := m.store.Update(ctx, func(tx *storeTx) error {
 		state := tx.State()
 		if len(state.Machines) < 2 {
 			return nil // nobody is left to be told
 		}
-		for _, r := range state.Replicas {
-			if r.Machine == m.id.MachineID {
-				tx.Delete(r.Table(), r.Key())
-			}
+		for _, row := range state.RowsOf(m.id.MachineID) {
+			tx.Delete(row.Table(), row.Key())
 		}
-		for _, c := range state.Containers {
-			if c.Machine == m.id.MachineID {
-				tx.Delete(c.Table(), c.Key())
-			}
-		}
-		for _, v := range state.Volumes {
-			if v.Machine == m.id.MachineID {
-				tx.Delete(v.Table(), v.Key())
-			}
-		}
-		tx.Delete(spec.Machine{}.Table(), m.id.MachineID)
 		return nil
 	})
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	return errors.Join(err, m.gossip.Leave(ctx))
+	return err
 }
 
 // removeContainers stops and removes every container of this cluster. Named

@@ -10,6 +10,7 @@ import (
 
 	"uncloud/agent/internal/crdt"
 	"uncloud/agent/internal/gossip"
+	"uncloud/agent/internal/hostos/fleet"
 	"uncloud/agent/internal/reconcile"
 	"uncloud/agent/internal/runtime"
 	"uncloud/agent/internal/server"
@@ -77,6 +78,44 @@ func TestLeavingTakesTheOwnContainersAndNoOthers(t *testing.T) {
 	}
 	if !hasEnded(m) || !m.left() {
 		t.Error("the member goes on")
+	}
+}
+
+// TestNothingOfAMachineThatLeavesStays in the state: nor its turn in an upgrade,
+// on which the others would wait, nor what it told.
+func TestNothingOfAMachineThatLeavesStays(t *testing.T) {
+	m, _ := withContainers(t)
+	update(t, m, func(tx *storeTx) {
+		for _, id := range []string{"mch_self", "mch_other"} {
+			tx.Put(spec.Machine{ID: id}, spec.Turn{Machine: id, Upgrade: "upg_a"}, spec.Replica{ID: "rep_" + id, Machine: id},
+				spec.Container{Replica: "rep_" + id, Machine: id}, spec.Volume{ID: "vol_" + id, Machine: id}, spec.Event{ID: "evt_" + id, Machine: id})
+		}
+	})
+	must(t, m.deleteOwnRows(t.Context()))
+	s := m.store.State()
+	for table, n := range map[string]int{"machines": len(s.Machines), "turns": len(s.Turns), "replicas": len(s.Replicas),
+		"containers": len(s.Containers), "volumes": len(s.Volumes), "events": len(s.Events)} {
+		if n != 1 {
+			t.Errorf("%d rows in %s, want that of the other machine", n, table)
+		}
+	}
+}
+
+// TestEventsAreBounded, whoever of the machine writes them.
+func TestEventsAreBounded(t *testing.T) {
+	m, _ := withContainers(t)
+	for range spec.KeptEvents + 5 {
+		update(t, m, func(tx *storeTx) { m.tell(tx, "machine.joined", "mch_b", "b joined") })
+	}
+	for range 5 {
+		err := fleetStore{m}.Update(t.Context(), func(tx fleet.Tx) error {
+			tx.Put(m.event("upgrade.began", "upg_a", "it began"))
+			return nil
+		})
+		must(t, err)
+	}
+	if n := len(m.store.State().Events); n != spec.KeptEvents {
+		t.Errorf("%d events are kept, want %d", n, spec.KeptEvents)
 	}
 }
 

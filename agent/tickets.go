@@ -170,7 +170,8 @@ func (m *member) admit(ctx context.Context, text string, req *uncloudv1.AdmitReq
 		if err != nil || got.Again {
 			return err
 		}
-		tx.Put(got.Machine, got.Use, m.event("machine.joined", got.Machine.ID, got.Machine.Name+" joined with "+ticket.ID))
+		tx.Put(got.Machine, got.Use)
+		m.tell(tx, "machine.joined", got.Machine.ID, got.Machine.Name+" joined with "+ticket.ID)
 		return nil
 	})
 	if err != nil {

@@ -76,7 +76,10 @@ func (s fleetStore) State() *spec.State { return s.m.store.State() }
 func (s fleetStore) Ready() bool        { return s.m.isReady() }
 
 func (s fleetStore) Update(ctx context.Context, fn func(fleet.Tx) error) error {
-	_, err := s.m.store.Update(ctx, func(tx *storeTx) error { return fn(tx) })
+	_, err := s.m.store.Update(ctx, func(tx *storeTx) error {
+		s.m.dropEvents(tx) // an upgrade writes one with most of its changes
+		return fn(tx)
+	})
 	return err
 }
 

@@ -39,6 +39,54 @@ func SameContainer(s *State, a, b string) bool {
 	return okA && okB && ra.Spec.Container.Hash() == rb.Spec.Container.Hash()
 }
 
+// Leads tells whether a machine is the living member with the lowest id: the one
+// that does what one machine has to do for all.
+func (s *State) Leads(alive Alive, machine string) bool {
+	for id, lives := range alive {
+		if _, member := s.Machines[id]; member && lives && id < machine {
+			return false
+		}
+	}
+	_, member := s.Machines[machine]
+	return member
+}
+
+// RowsOf are all rows that go with a machine when it leaves the cluster, sorted
+// by table and key.
+func (s *State) RowsOf(machine string) []Row {
+	var rows []Row
+	if m, ok := s.Machines[machine]; ok {
+		rows = append(rows, m)
+	}
+	if t, ok := s.Turns[machine]; ok {
+		rows = append(rows, t)
+	}
+	for _, r := range s.Replicas {
+		if r.Machine == machine {
+			rows = append(rows, r)
+		}
+	}
+	for _, c := range s.Containers {
+		if c.Machine == machine {
+			rows = append(rows, c)
+		}
+	}
+	for _, v := range s.Volumes {
+		if v.Machine == machine {
+			rows = append(rows, v)
+		}
+	}
+	for _, e := range s.Events {
+		if e.Machine == machine {
+			rows = append(rows, e)
+		}
+	}
+	slices.SortFunc(rows, func(a, b Row) int {
+		return cmp.Or(cmp.Compare(a.Table(), b.Table()), cmp.Compare(a.Key(), b.Key()))
+	})
+	return rows
+}
+
 // MachineNames are the names of all machines by id, as everyone shows and
 // takes them. Of two machines that got one name in two partitions the one that
 // joined earlier (then the lower id) keeps it; the others are called NAME-2,

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -60,8 +59,3 @@ func listed(names []string) string {
 }
 
 func machineName(state *spec.State, id string) string { return state.MachineName(id) }
-
-// cmpRow orders rows by table and key.
-func cmpRow(a, b spec.Row) int {
-	return cmp.Or(cmp.Compare(a.Table(), b.Table()), cmp.Compare(a.Key(), b.Key()))
-}

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"net"
-	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -103,34 +102,10 @@ func longestGrace(state *spec.State, machine string) time.Duration {
 // services that lost replicas are made whole by the living, as after a failure.
 func forgetMachine(ctx context.Context, m *Member, id string) error {
 	_, err := m.Update(ctx, func(tx Tx) error {
-		for _, row := range rowsOf(tx.State(), id) {
+		for _, row := range tx.State().RowsOf(id) {
 			tx.Delete(row.Table(), row.Key())
 		}
 		return nil
 	})
 	return err
-}
-
-func rowsOf(state *spec.State, machine string) []spec.Row {
-	rows := []spec.Row{state.Machines[machine]}
-	if t, ok := state.Turns[machine]; ok {
-		rows = append(rows, t)
-	}
-	for _, r := range state.Replicas {
-		if r.Machine == machine {
-			rows = append(rows, r)
-		}
-	}
-	for _, c := range state.Containers {
-		if c.Machine == machine {
-			rows = append(rows, c)
-		}
-	}
-	for _, v := range state.Volumes {
-		if v.Machine == machine {
-			rows = append(rows, v)
-		}
-	}
-	slices.SortFunc(rows, cmpRow)
-	return rows
 }

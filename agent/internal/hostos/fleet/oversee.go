@@ -49,7 +49,7 @@ func judgeUpgrade(s *spec.State, u spec.Upgrade, gone, now time.Time) verdict {
 // id does it, for all.
 func (f *Fleet) oversee(ctx context.Context) error {
 	state, alive := f.Store.State(), f.Members.Alive()
-	if !leads(state, alive, f.Self) {
+	if !state.Leads(alive, f.Self) {
 		clear(f.down)
 		return nil
 	}
@@ -75,16 +75,6 @@ func (f *Fleet) goneSince(machine string, alive spec.Alive) time.Time {
 		f.down[machine] = f.Now()
 	}
 	return f.down[machine]
-}
-
-func leads(s *spec.State, alive spec.Alive, self string) bool {
-	for id := range alive {
-		if _, member := s.Machines[id]; member && alive[id] && id < self {
-			return false
-		}
-	}
-	_, member := s.Machines[self]
-	return member
 }
 
 func (f *Fleet) finish(ctx context.Context, id string, v verdict) error {
