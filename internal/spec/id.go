@@ -58,6 +58,15 @@ func ProjectID(name string) string { return DerivedID(ProjectPrefix, name) }
 // ServiceID is the id of a service: it follows from its project and name.
 func ServiceID(project, name string) string { return DerivedID(ServicePrefix, project, name) }
 
+// EngineVolume is the name that a project's volume has in the engine of its
+// machine. An external one has the name it was declared with.
+func EngineVolume(project string, v VolumeSpec) string {
+	if v.External {
+		return v.Name
+	}
+	return project + "_" + v.Name
+}
+
 // VolumeID is the id of a project's volume on one machine.
 func VolumeID(project, name, machine string) string {
 	return DerivedID(VolumePrefix, project, name, machine)

@@ -3,7 +3,6 @@ package reconcile
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -372,8 +371,5 @@ func (w *worker) request(wish *Wish, subnet netip.Prefix, address netip.Addr) ru
 // VolumeName is the name that a project's volume has in the engine. An
 // external one has the name it was declared with.
 func VolumeName(project string, v spec.VolumeSpec) string {
-	if v.External {
-		return v.Name
-	}
-	return fmt.Sprintf("%s_%s", project, v.Name)
+	return spec.EngineVolume(project, v)
 }

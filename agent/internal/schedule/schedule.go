@@ -158,7 +158,8 @@ func (r *request) readPlacement() error {
 
 // homes are the volumes that pin a replicated service: of each name the oldest
 // row, since two partitions may have made one each. A shared volume pins
-// nothing, and an external one may belong to any project.
+// nothing. An external one may be a volume of any project, by its name in the
+// engine; where no row has that name, nothing is known of where it is.
 func homes(s *spec.State, ask plan.Ask) []spec.Volume {
 	if ask.Spec.Mode == spec.Global {
 		return nil
@@ -172,17 +173,19 @@ func homes(s *spec.State, ask plan.Ask) []spec.Volume {
 		if m.Type != spec.MountVolume || m.Source == "" || declared[m.Source].Shared {
 			continue
 		}
-		if v, ok := oldest(s, ask.Service.Project, m.Source, declared[m.Source].External); ok {
+		want := spec.EngineVolume(ask.Service.Project, spec.VolumeSpec{Name: m.Source, External: declared[m.Source].External})
+		if v, ok := oldest(s, want); ok {
 			found = append(found, v)
 		}
 	}
 	return found
 }
 
-func oldest(s *spec.State, project, name string, anyProject bool) (spec.Volume, bool) {
+// oldest is the oldest row of a member's volume with this name in the engine.
+func oldest(s *spec.State, name string) (spec.Volume, bool) {
 	var best spec.Volume
 	for _, v := range s.Volumes {
-		if _, member := s.Machines[v.Machine]; !member || v.Name != name || v.Project != project && !anyProject {
+		if _, member := s.Machines[v.Machine]; !member || spec.EngineVolume(v.Project, spec.VolumeSpec{Name: v.Name}) != name {
 			continue
 		}
 		if best.ID == "" || cmp.Or(v.CreatedAt.Compare(best.CreatedAt), cmp.Compare(v.ID, best.ID)) < 0 {

@@ -128,6 +128,19 @@ func TestPlace(t *testing.T) {
 				edit(s, m, func(m *spec.Machine) { m.Roles = []spec.Role{spec.RoleIngress, spec.RoleWorker} })
 			}
 		}},
+		{name: "an external volume by its name in the engine", want: "mch_2", setup: func(s *spec.State, _ spec.Alive, a *plan.Ask) {
+			a.Spec.Container.Mounts = mount("blog_data")
+			a.Spec.Volumes = []spec.VolumeSpec{{Name: "blog_data", External: true}}
+			volume(s, "blog", "data", "mch_2", 0)
+		}},
+		{name: "an external volume is not any project's", want: "mch_3", setup: func(s *spec.State, _ spec.Alive, a *plan.Ask) {
+			a.Spec.Container.Mounts = mount("data")
+			a.Spec.Volumes = []spec.VolumeSpec{{Name: "data", External: true}}
+			volume(s, "blog", "data", "mch_2", 0)
+			volume(s, "shop", "data", "mch_1", 0)
+			holds(s, "web", "mch_1", a.Spec)
+			holds(s, "web", "mch_2", a.Spec)
+		}},
 		{name: "where the image is", want: "mch_2", setup: func(_ *spec.State, _ spec.Alive, a *plan.Ask) {
 			a.Images = plan.Images{"mch_1": {"web:1": false}, "mch_2": {"web:1": true}, "mch_3": {"web:1": false}}
 		}},
