@@ -51,7 +51,7 @@ var keys = []key{
 	{"volumes.*.external", mapped, "must exist; is never made or removed"},
 	{"volumes.*.external.name", mapped, "the older way to write name"},
 	{"volumes.*.labels", mapped, ""},
-	{"volumes.*.x-shared", mapped, "true: several replicas may write to it at once"},
+	{"volumes.*.x-shared", mapped, "true: several replicas may write to it at once; without it a service that writes to it has one replica"},
 
 	{"configs.*.file", mapped, "read when the file is loaded; at most 1 MiB"},
 	{"configs.*.content", mapped, ""},

@@ -27,6 +27,9 @@ func Scale(v View, service string, replicas int, now time.Time) (ServicePlan, er
 	}
 	after := svc
 	after.Replicas = replicas
+	if err := checkWriters(v.State.Revisions[svc.Revision].Spec, replicas); err != nil && replicas > svc.Replicas {
+		return ServicePlan{}, err
+	}
 	p, err := changed(v, svc, after, now)
 	if err == nil && svc.Replicas != replicas {
 		p.Differences = []string{fmt.Sprintf("replicas %d -> %d", svc.Replicas, replicas)}
@@ -50,6 +53,9 @@ func Rollback(v View, service, revision string, now time.Time) (ServicePlan, err
 	if after.Mode != spec.Global && after.Replicas == 0 {
 		after.Replicas = 1
 	}
+	if err := checkWriters(to.Spec, after.Replicas); err != nil {
+		return ServicePlan{}, err
+	}
 	p, err := changed(v, svc, after, now)
 	if old, ok := v.State.Revisions[svc.Revision]; err == nil && ok {
 		p.Differences = Differences(old.Spec, to.Spec)
@@ -59,7 +65,7 @@ func Rollback(v View, service, revision string, now time.Time) (ServicePlan, err
 
 func rollbackTarget(s *spec.State, svc spec.Service, ref string) (spec.Revision, error) {
 	if ref == "" {
-		ref = former(s, svc)
+		ref = Former(s, svc)
 		if ref == "" {
 			return spec.Revision{}, faults.New(faults.NotFound, "%s/%s has no former revision", svc.Project, svc.Name).
 				WithHint("see its history: uc inspect %s", svc.Name)
@@ -82,9 +88,9 @@ func rollbackTarget(s *spec.State, svc spec.Service, ref string) (spec.Revision,
 		WithHint("give more of the id: uc inspect %s", svc.Name)
 }
 
-// former is the revision that ran before the present one: where the last
-// rollout that reached the present one came from.
-func former(s *spec.State, svc spec.Service) string {
+// Former is the revision that ran before the present one: where the last
+// rollout that reached the present one came from. It is empty when none is known.
+func Former(s *spec.State, svc spec.Service) string {
 	var last spec.Rollout
 	for _, r := range s.Rollouts {
 		if r.Service != svc.ID || r.Stage != spec.RolloutDone || r.To != svc.Revision || r.From == r.To || r.From == "" {
@@ -182,16 +188,10 @@ func removal(v View, svc spec.Service, volumes bool) ServicePlan {
 // ownVolumes are the volumes that only this service mounts and that the
 // cluster made.
 func ownVolumes(s *spec.State, svc spec.Service) []spec.Volume {
-	others := map[string]bool{}
-	for _, o := range servicesOf(s, svc.Project) {
-		for _, v := range namedVolumes(s.Revisions[o.Revision].Spec) {
-			others[v.Name] = others[v.Name] || o.ID != svc.ID
-		}
-	}
 	var out []spec.Volume
 	for _, want := range namedVolumes(s.Revisions[svc.Revision].Spec) {
 		for _, v := range s.Volumes {
-			if v.Project == svc.Project && v.Name == want.Name && !others[v.Name] {
+			if v.Project == svc.Project && v.Name == want.Name && len(Users(s, v, svc.ID)) == 0 {
 				out = append(out, v)
 			}
 		}
@@ -217,6 +217,10 @@ func each(v View, svc spec.Service, kind Kind, verb string) []Step {
 
 // changed is the plan that leads from one row of a service to another.
 func changed(v View, before, after spec.Service, now time.Time) (ServicePlan, error) {
+	if v.State.NeverRan()[before.ID] {
+		return ServicePlan{}, faults.New(faults.NotFound, "%s/%s does not run: its first deploy failed", before.Project, before.Name).
+			WithHint("deploy it again: uc deploy; or remove it: uc rm %s", before.Name)
+	}
 	d := v
 	d.State = draft(v.State)
 	d.State.Services[after.ID] = after

@@ -105,3 +105,59 @@ func TestStopStartRemove(t *testing.T) {
 		t.Fatal(p, err)
 	}
 }
+
+// TestSeveralWritersOfAVolume are refused on every way to them, unless they share it.
+func TestSeveralWritersOfAVolume(t *testing.T) {
+	b := newBench(t)
+	b.done(named("db", data))
+	id := spec.ServiceID("shop", "db")
+	if _, err := Scale(b.View, id, 2, b.now); faults.CodeOf(err) != faults.Invalid || !strings.Contains(faults.Of(err).Hint, "x-shared: true") {
+		t.Error("scale:", err)
+	}
+	if _, err := Scale(b.View, id, 1, b.now); err != nil {
+		t.Error(err)
+	}
+	b.done(named("db"), named("shared", data, func(sp *spec.ServiceSpec) { sp.Volumes[0].Shared = true }))
+	if _, err := Scale(b.View, spec.ServiceID("shop", "shared"), 2, b.now); err != nil {
+		t.Error("shared:", err)
+	}
+	svc := b.State.Services[id]
+	svc.Replicas = 3
+	b.State.Services[id] = svc
+	for revision := range b.State.Revisions {
+		if r := b.State.Revisions[revision]; r.Service == id && r.ID != svc.Revision {
+			if _, err := Rollback(b.View, id, r.ID, b.now); faults.CodeOf(err) != faults.Invalid {
+				t.Error("rollback:", err)
+			}
+		}
+	}
+	// One that got there before it was refused may be made smaller.
+	many := named("many", data)
+	b.done(many)
+	svc = b.State.Services[spec.ServiceID("shop", "many")]
+	svc.Replicas = 4
+	b.State.Services[svc.ID] = svc
+	if _, err := Scale(b.View, svc.ID, 3, b.now); err != nil {
+		t.Error("down:", err)
+	}
+}
+
+// TestRemovingKeepsAVolumeThatAnotherProjectMounts by its name in the engine.
+func TestRemovingKeepsAVolumeThatAnotherProjectMounts(t *testing.T) {
+	b := newBench(t)
+	b.done(named("db", data, func(sp *spec.ServiceSpec) { sp.Replicas = 1 }))
+	id := spec.ServiceID("shop", "db")
+	if p, err := Removing(b.View, id, true); err != nil || len(p.Volumes) != 1 {
+		t.Fatal(p.Volumes, err)
+	}
+	sp := named("backup", data, func(sp *spec.ServiceSpec) {
+		sp.Container.Mounts[0].Source = "shop_data"
+		sp.Volumes = []spec.VolumeSpec{{Name: "shop_data", External: true}}
+	})
+	other := spec.Service{ID: spec.ServiceID("ops", "backup"), Project: "ops", Name: "backup", Revision: "rev_b"}
+	b.State.Services[other.ID] = other
+	b.State.Revisions["rev_b"] = spec.Revision{ID: "rev_b", Service: other.ID, Spec: sp}
+	if p, err := Removing(b.View, id, true); err != nil || len(p.Volumes) != 0 {
+		t.Error(p.Volumes, err)
+	}
+}

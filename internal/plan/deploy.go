@@ -33,7 +33,7 @@ func Deploy(in Input) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	d := &deployment{Input: in, now: in.State, plan: Plan{Project: in.Project}}
+	d := &deployment{Input: in, now: in.State, plan: Plan{Project: in.Project}, never: in.State.NeverRan()}
 	d.State = draft(in.State)
 	d.prune()
 	for _, sp := range specs {
@@ -62,6 +62,8 @@ type deployment struct {
 	Input
 	now  *spec.State
 	plan Plan
+	// never are services whose row is there although they never ran: new ones.
+	never map[string]bool
 }
 
 func (d *deployment) prune() {
@@ -105,7 +107,7 @@ func servicesOf(s *spec.State, project string) []spec.Service {
 func (d *deployment) record(sp leveled) {
 	id := spec.ServiceID(d.Project, sp.Name)
 	svc, ok := d.now.Services[id]
-	if !ok {
+	if !ok || d.never[id] {
 		svc = spec.Service{ID: id, Project: d.Project, Name: sp.Name, CreatedAt: d.Now, Replicas: 1}
 	}
 	svc.Wanted, svc.Mode, svc.Revision = spec.WantRunning, sp.Mode, sp.RevisionID(id)
@@ -155,10 +157,10 @@ func (d *deployment) checkRoutes() error {
 func (d *deployment) service(sp leveled) error {
 	after := d.State.Services[spec.ServiceID(d.Project, sp.Name)]
 	p := ServicePlan{After: &after, Revision: d.State.Revisions[after.Revision], Level: sp.level, Change: Create}
-	if err := d.checkSpec(sp.ServiceSpec); err != nil {
+	if err := d.checkSpec(sp.ServiceSpec, after.Replicas); err != nil {
 		return err
 	}
-	if before, ok := d.now.Services[after.ID]; ok {
+	if before, ok := d.now.Services[after.ID]; ok && !d.never[after.ID] {
 		p.Before, p.Change = &before, Update
 		p.Differences = d.differences(before, after)
 	}
@@ -228,8 +230,11 @@ func (d *deployment) routes(p ServicePlan) []Step {
 }
 
 // checkSpec refuses what can never be done.
-func (d *deployment) checkSpec(sp spec.ServiceSpec) error {
+func (d *deployment) checkSpec(sp spec.ServiceSpec, replicas int) error {
 	if _, _, err := OrderOf(sp); err != nil {
+		return err
+	}
+	if err := checkWriters(sp, replicas); err != nil {
 		return err
 	}
 	for _, ref := range sp.Placement.Machines {
@@ -285,9 +290,25 @@ func (d *deployment) warn(p ServicePlan) {
 			name, count(down[name], "replica"), p.Name()))
 	}
 	d.warnOfUpgrades(p, names)
-	if v, ok := soleWriterVolume(p.Revision.Spec); ok && p.After.Replicas > 1 {
-		d.plan.Warnings = append(d.plan.Warnings, fmt.Sprintf("%d replicas of %s write to one volume %s, on one machine",
-			p.After.Replicas, p.Name(), v))
+	d.warnOfWriters(p)
+}
+
+// warnOfWriters names the services outside of the request that write to a volume
+// of this one: one that was renamed in the file runs on under its old name.
+func (d *deployment) warnOfWriters(p ServicePlan) {
+	ours := soleWriterVolumes(p.Revision.Spec, d.Project)
+	for _, svc := range servicesOf(d.State, d.Project) {
+		asked := slices.ContainsFunc(d.Specs, func(sp spec.ServiceSpec) bool { return sp.Name == svc.Name })
+		if asked || svc.Wanted != spec.WantRunning || len(d.State.ReplicasOf(svc.ID)) == 0 {
+			continue
+		}
+		theirs := soleWriterVolumes(d.State.Revisions[svc.Revision].Spec, d.Project)
+		for _, name := range sortedKeys(ours) {
+			if _, both := theirs[name]; both {
+				d.plan.Warnings = append(d.plan.Warnings, fmt.Sprintf("%s/%s, which the file does not have, writes to volume %s as well as %s; to remove it: uc deploy --prune",
+					svc.Project, svc.Name, ours[name], p.Name()))
+			}
+		}
 	}
 }
 

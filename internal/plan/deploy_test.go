@@ -271,6 +271,7 @@ func TestDeployRefuses(t *testing.T) {
 		{"a bad name", none, []spec.ServiceSpec{named("Web_1")}, faults.Invalid, "Web_1"},
 		{"an unknown machine", none, []spec.ServiceSpec{named("web", func(sp *spec.ServiceSpec) { sp.Placement.Machines = []string{"m9"} })}, faults.NotFound, "machine m9"},
 		{"start-first with a volume", none, []spec.ServiceSpec{named("db", data, func(sp *spec.ServiceSpec) { sp.Update.Order = spec.StartFirst })}, faults.Invalid, "two would write to volume data"},
+		{"several writers of a volume", none, []spec.ServiceSpec{named("db", data, func(sp *spec.ServiceSpec) { sp.Replicas = 2 })}, faults.Invalid, "cannot have 2 replicas: all would write to volume data"},
 		{"a volume on a dead machine", func(b *bench) { b.done(named("db", data)); delete(b.Alive, "m1") },
 			[]spec.ServiceSpec{named("db", data, func(sp *spec.ServiceSpec) { sp.Container.Image = "x:2" })}, faults.MachineDown, "on m1, which is down"},
 		{"a new service with that volume", func(b *bench) { b.done(named("db", data)); delete(b.Alive, "m1") },
@@ -345,12 +346,11 @@ func TestDeployWarns(t *testing.T) {
 	b.done(global)
 	delete(b.Alive, "m2")
 	global.Container.Image = "x:2"
-	several := named("db", data, func(sp *spec.ServiceSpec) { sp.Replicas = 2 })
-	p, err := Deploy(b.input(global, several))
-	if err != nil || len(p.Warnings) != 2 {
+	p, err := Deploy(b.input(global))
+	if err != nil || len(p.Warnings) != 1 {
 		t.Fatal(p.Warnings, err)
 	}
-	if !strings.Contains(p.Warnings[1], "m2 is down: its 1 replica of shop/web follows") {
+	if !strings.Contains(p.Warnings[0], "m2 is down: its 1 replica of shop/web follows") {
 		t.Error(p.Warnings)
 	}
 	b.Alive["m2"] = true
@@ -388,4 +388,27 @@ func TestDeployWarnsOfUpgradesWhereReplicasComeAndGo(t *testing.T) {
 	pruned := b.input()
 	pruned.Prune = true
 	warns(pruned, "loses")
+}
+
+// TestDeployWarnsOfASecondWriter, as a service that was renamed leaves one.
+func TestDeployWarnsOfASecondWriter(t *testing.T) {
+	b := newBench(t)
+	b.done(named("db", data))
+	in := b.input(named("postgres", data))
+	p, err := Deploy(in)
+	if err != nil || len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0], "shop/db, which the file does not have, writes to volume data as well as shop/postgres") {
+		t.Error(p.Warnings, err)
+	}
+	in.Prune = true
+	if p, err = Deploy(in); err != nil || len(p.Warnings) != 0 {
+		t.Error("pruned:", p.Warnings, err)
+	}
+	p, err = Deploy(b.input(named("postgres", data, func(sp *spec.ServiceSpec) { sp.Container.Mounts[0].ReadOnly = true })))
+	if err != nil || len(p.Warnings) != 0 {
+		t.Error("it only reads:", p.Warnings, err)
+	}
+	p, err = Deploy(b.input(named("db", data), named("postgres", data)))
+	if err != nil || len(p.Warnings) != 0 {
+		t.Error("the file has both:", p.Warnings, err)
+	}
 }

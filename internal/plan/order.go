@@ -41,6 +41,17 @@ func soleWriterVolume(sp spec.ServiceSpec) (string, bool) {
 	return "", false
 }
 
+// checkWriters refuses several replicas that write to one volume without having
+// been allowed to. Those of a global service have a volume each.
+func checkWriters(sp spec.ServiceSpec, replicas int) error {
+	volume, writes := soleWriterVolume(sp)
+	if !writes || replicas < 2 || sp.Mode == spec.Global {
+		return nil
+	}
+	return faults.New(faults.Invalid, "service %s cannot have %d replicas: all would write to volume %s", sp.Name, replicas, volume).
+		WithHint("let it have one: replicas: 1, or uc scale %s 1; or allow it with x-shared: true on the volume", sp.Name)
+}
+
 func hostPort(sp spec.ServiceSpec) bool {
 	for _, p := range sp.Ports {
 		if p.Mode == spec.HostPort {
