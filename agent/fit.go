@@ -228,14 +228,14 @@ func (r rollouts) Deploy(ctx context.Context, o server.DeployOptions, tell func(
 
 func (r rollouts) Scale(ctx context.Context, service string, replicas int, dryRun bool, agreed string, tell func(server.Progress)) error {
 	if dryRun {
-		return tellPlan(tell)(r.driver.PlanScale(service, replicas))
+		return tellPlan(tell)(r.driver.PlanScale(ctx, service, replicas))
 	}
 	return r.driver.Scale(ctx, service, replicas, agreed, teller(tell))
 }
 
 func (r rollouts) Rollback(ctx context.Context, service, revision string, dryRun bool, agreed string, tell func(server.Progress)) error {
 	if dryRun {
-		return tellPlan(tell)(r.driver.PlanRollback(service, revision))
+		return tellPlan(tell)(r.driver.PlanRollback(ctx, service, revision))
 	}
 	return r.driver.Rollback(ctx, service, revision, agreed, teller(tell))
 }

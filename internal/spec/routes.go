@@ -91,7 +91,8 @@ func defaultPort(protocol string) uint16 {
 
 // Routes are the ingress routes of all services' current revisions, sorted by
 // the age of their service, and the ones that lose to an older service. A
-// stopped service keeps its routes: it answers that nobody is there.
+// stopped service keeps its routes: it answers that nobody is there. One that
+// never ran asks for none.
 //
 // Two http (or two https) routes clash when they share port and host name. Two
 // protocols on one port clash whatever the name, since one socket speaks one.
@@ -99,7 +100,11 @@ func Routes(s *State) ([]Route, []RouteConflict) {
 	var served []Route
 	var lost []RouteConflict
 	var taken claims
+	never := s.NeverRan()
 	for _, svc := range servicesByAge(s) {
+		if never[svc.ID] {
+			continue
+		}
 		for _, r := range IngressRoutes(s, svc, s.Revisions[svc.Revision].Spec) {
 			owner, clash := taken.claim(r)
 			switch {

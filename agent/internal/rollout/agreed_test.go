@@ -29,7 +29,7 @@ func TestOnlyWhatWasAgreedToIsDone(t *testing.T) {
 
 		removal, err := a.PlanRemoval([]string{webID, cacheID}, false)
 		must(t, err)
-		scaling, err := a.PlanScale(webID, 1)
+		scaling, err := a.PlanScale(w.ctx, webID, 1)
 		must(t, err)
 		must(t, b.driver.Scale(w.ctx, webID, 3, "", nil))
 		wantCode(t, a.Remove(w.ctx, []string{webID, cacheID}, false, removal.Digest(), nil), faults.Conflict)
@@ -38,7 +38,7 @@ func TestOnlyWhatWasAgreedToIsDone(t *testing.T) {
 		wantImages(t, w.settled("a"), webID, "web:1", "web:1", "web:1")
 
 		must(t, b.deploy(web("web:2", 3)))
-		back, err := a.PlanRollback(webID, "")
+		back, err := a.PlanRollback(w.ctx, webID, "")
 		must(t, err)
 		must(t, b.deploy(web("web:3", 3)))
 		wantCode(t, a.Rollback(w.ctx, webID, "", planOf(back).Digest(), nil), faults.Conflict)
@@ -69,11 +69,11 @@ func TestWhatWasAgreedToIsDone(t *testing.T) {
 		agree()
 		request.Recreate = true
 		agree()
-		scaling, err := a.PlanScale(webID, 2)
+		scaling, err := a.PlanScale(w.ctx, webID, 2)
 		must(t, err)
 		must(t, b.Deploy(w.ctx, DeployRequest{Project: "else", Specs: []spec.ServiceSpec{other}}, nil))
 		must(t, a.Scale(w.ctx, webID, 2, planOf(scaling).Digest(), nil))
-		back, err := a.PlanRollback(webID, "")
+		back, err := a.PlanRollback(w.ctx, webID, "")
 		must(t, err)
 		must(t, a.Rollback(w.ctx, webID, "", planOf(back).Digest(), nil))
 		removal, err := a.PlanRemoval([]string{webID}, true)

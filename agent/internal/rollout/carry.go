@@ -141,7 +141,7 @@ func (d *drive) undo(ctx context.Context, cause error) (outcome string, err erro
 	switch {
 	case d.rollout.From == "":
 		d.say.note("%s never ran: removing it", d.name)
-		return "nothing of it was kept, except volumes", d.erase(ctx, cause)
+		return d.erase(ctx, cause)
 	case d.stays || d.rollout.Stage == spec.RolloutReturning || d.before == nil && d.rollout.From == d.rollout.To:
 		return "", d.finish(ctx, spec.RolloutFailed, cause.Error())
 	}
@@ -207,23 +207,6 @@ func (d *drive) formerRow(now spec.Service, old spec.Revision) spec.Service {
 	return now
 }
 
-// erase removes a service that never ran.
-func (d *drive) erase(ctx context.Context, cause error) error {
-	var gone []spec.Replica
-	_, err := d.update(ctx, func(tx Tx) error {
-		gone = tx.State().ReplicasOf(d.rollout.Service)
-		if err := d.event(tx, "rollout.failed", d.rollout.Service, "first rollout of "+d.name+": "+cause.Error()); err != nil {
-			return err
-		}
-		return removeRows(tx, tx.State().Services[d.rollout.Service], nil)
-	})
-	if err != nil {
-		return err
-	}
-	d.awaitGone(ctx, d.endable(gone), goneWithin+spec.DefaultStopGrace, d.say)
-	return nil
-}
-
 // endable leaves out the replicas of machines whose engine does not answer:
 // they cannot say that a container is gone, nor has one been made.
 func (d *drive) endable(replicas []spec.Replica) []spec.Replica {
@@ -239,7 +222,8 @@ func (d *drive) unbegin(ctx context.Context, cause error) error {
 	ctx, cancel := detached(ctx, loadedWithin)
 	defer cancel()
 	if d.rollout.From == "" {
-		return d.erase(ctx, cause)
+		_, err := d.erase(ctx, cause)
+		return err
 	}
 	_, err := d.update(ctx, func(tx Tx) error {
 		old, ok := tx.State().Revisions[d.rollout.From]

@@ -12,9 +12,13 @@ import (
 	"uncloud/internal/spec"
 )
 
-// keptRollouts is how many ended rollouts of a service stay recorded, and with
-// them the revisions that one can return to.
-const keptRollouts = 10
+const (
+	// keptRollouts is how many rollouts of a service that led to another revision
+	// stay recorded, and with them the revisions that one can return to.
+	keptRollouts = 10
+	// keptOthers is how many of the others do: scales, repairs, and what failed.
+	keptOthers = 10
+)
 
 // claim plans once more on the state of the transaction and, in the same
 // transaction, claims every service that changes and writes its rows. So two
@@ -36,7 +40,7 @@ func (d *Driver) claim(ctx context.Context, say *reporter, images plan.Images, p
 				}
 				continue
 			}
-			dr, err := d.begin(tx, sp)
+			dr, err := d.begin(tx, sp, !prunes(p))
 			if err != nil {
 				return err
 			}
@@ -57,8 +61,16 @@ func (d *Driver) claim(ctx context.Context, say *reporter, images plan.Images, p
 	return drives, p, nil
 }
 
-// begin writes the rows of one service's change. A removal needs no drive.
-func (d *Driver) begin(tx Tx, p plan.ServicePlan) (*drive, error) {
+// prunes tells whether a plan removes services. Then nothing new may begin before
+// their containers are gone: a service that was renamed has the volumes of the
+// one that goes.
+func prunes(p plan.Plan) bool {
+	return slices.ContainsFunc(p.Services, func(sp plan.ServicePlan) bool { return sp.Change == plan.Remove })
+}
+
+// begin writes the rows of one service's change, with those of replicas that it
+// begins with if it may. A removal needs no drive.
+func (d *Driver) begin(tx Tx, p plan.ServicePlan, replicas bool) (*drive, error) {
 	if p.Change == plan.Remove {
 		if err := removeRows(tx, *p.Before, nil); err != nil {
 			return nil, err
@@ -90,8 +102,9 @@ func (d *Driver) begin(tx Tx, p plan.ServicePlan) (*drive, error) {
 	}
 	// What stands at the beginning of a rollout needs no transaction of its own:
 	// twelve replicas of a new service are recorded with it.
-	if p.Level == 0 {
+	if p.Level == 0 && replicas {
 		steps := onlyRows(p.Steps)
+		dr.recorded(steps)
 		if dr.planned, err = d.rows(tx, steps, p.After.Name, r.ID); err != nil {
 			return nil, err
 		}
@@ -188,7 +201,7 @@ func (d *Driver) newRollout(service, from, to string) (spec.Rollout, error) {
 func (d *Driver) newDrive(r spec.Rollout, name string) *drive {
 	return &drive{
 		Driver: d, rollout: r, name: name, verified: map[string]bool{}, planned: map[string]plan.Step{}, seen: map[string]Version{},
-		deaf: map[string]bool{}, behind: map[string]bool{},
+		volumes: map[string]bool{}, deaf: map[string]bool{}, behind: map[string]bool{},
 	}
 }
 
@@ -223,11 +236,13 @@ func (d *drive) finish(ctx context.Context, stage spec.RolloutStage, why string)
 	return err
 }
 
-// trim forgets the oldest ended rollouts of a service and the revisions that
-// nothing names any more. last is the row that this transaction ends.
-func trim(tx Tx, last spec.Rollout) error {
-	s := tx.State()
-	var ended []spec.Rollout
+// history tells whether a rollout is one that led to a revision and is done.
+func history(r spec.Rollout) bool { return r.Stage == spec.RolloutDone && r.From != r.To }
+
+// surplus are the ended rollouts of a service that are not kept. Neither what
+// made its present revision nor what made the one before it is among them.
+func surplus(s *spec.State, last spec.Rollout) []spec.Rollout {
+	ended := []spec.Rollout{last}
 	for _, r := range s.Rollouts {
 		if r.Service == last.Service && r.ID != last.ID && !active(r) {
 			ended = append(ended, r)
@@ -236,9 +251,30 @@ func trim(tx Tx, last spec.Rollout) error {
 	slices.SortFunc(ended, func(a, b spec.Rollout) int {
 		return cmp.Or(b.EndedAt.Compare(a.EndedAt), cmp.Compare(a.ID, b.ID))
 	})
-	keep := min(len(ended), keptRollouts-1)
+	keep := map[string]bool{last.ID: true}
+	for revision := range 2 {
+		to := s.Services[last.Service].Revision
+		if revision == 1 {
+			to = plan.Former(s, s.Services[last.Service])
+		}
+		if i := slices.IndexFunc(ended, func(r spec.Rollout) bool { return history(r) && r.To == to }); i >= 0 {
+			keep[ended[i].ID] = true
+		}
+	}
+	room := map[bool]int{true: keptRollouts, false: keptOthers}
+	return slices.DeleteFunc(ended, func(r spec.Rollout) bool {
+		room[history(r)]--
+		return keep[r.ID] || room[history(r)] >= 0
+	})
+}
+
+// trim forgets the oldest ended rollouts of a service and the revisions that
+// nothing names any more. last is the row that this transaction ends.
+func trim(tx Tx, last spec.Rollout) error {
+	s := tx.State()
+	old := surplus(s, last)
 	forget := map[string]bool{}
-	for _, r := range ended[keep:] {
+	for _, r := range old {
 		forget[r.ID] = true
 	}
 	used := map[string]bool{s.Services[last.Service].Revision: true}
@@ -250,7 +286,7 @@ func trim(tx Tx, last spec.Rollout) error {
 	for _, r := range s.ReplicasOf(last.Service) {
 		used[r.Revision], used[s.Containers[r.ID].Revision] = true, true
 	}
-	for _, r := range ended[keep:] {
+	for _, r := range old {
 		if err := tx.Delete(r.Table(), r.ID); err != nil {
 			return err
 		}

@@ -10,30 +10,34 @@ import (
 )
 
 // PlanScale is what Scale would do now.
-func (d *Driver) PlanScale(service string, replicas int) (plan.ServicePlan, error) {
-	return plan.Scale(d.view(nil), service, replicas, d.Now())
+func (d *Driver) PlanScale(ctx context.Context, service string, replicas int) (plan.ServicePlan, error) {
+	return d.planSingle(ctx, d.scaling(service, replicas))
 }
 
 // Scale makes a service have so many replicas. When a new one does not come up
 // the service has as many as before. For agreed see DeployRequest.
 func (d *Driver) Scale(ctx context.Context, service string, replicas int, agreed string, report func(Progress)) error {
-	return d.single(ctx, agreed, report, func(v plan.View) (plan.ServicePlan, error) {
-		return plan.Scale(v, service, replicas, d.Now())
-	}, func(*drive) {})
+	return d.single(ctx, agreed, report, d.scaling(service, replicas), func(*drive) {})
+}
+
+func (d *Driver) scaling(service string, replicas int) func(plan.View) (plan.ServicePlan, error) {
+	return func(v plan.View) (plan.ServicePlan, error) { return plan.Scale(v, service, replicas, d.Now()) }
 }
 
 // PlanRollback is what Rollback would do now.
-func (d *Driver) PlanRollback(service, revision string) (plan.ServicePlan, error) {
-	return plan.Rollback(d.view(nil), service, revision, d.Now())
+func (d *Driver) PlanRollback(ctx context.Context, service, revision string) (plan.ServicePlan, error) {
+	return d.planSingle(ctx, d.rollback(service, revision))
 }
 
 // Rollback returns a service to a revision: the one with this id or the
 // beginning of it, or the one that ran before when it is empty. For agreed see
 // DeployRequest.
 func (d *Driver) Rollback(ctx context.Context, service, revision, agreed string, report func(Progress)) error {
-	return d.single(ctx, agreed, report, func(v plan.View) (plan.ServicePlan, error) {
-		return plan.Rollback(v, service, revision, d.Now())
-	}, func(*drive) {})
+	return d.single(ctx, agreed, report, d.rollback(service, revision), func(*drive) {})
+}
+
+func (d *Driver) rollback(service, revision string) func(plan.View) (plan.ServicePlan, error) {
+	return func(v plan.View) (plan.ServicePlan, error) { return plan.Rollback(v, service, revision, d.Now()) }
 }
 
 // Start runs stopped services, given by id, and returns when they run. One that

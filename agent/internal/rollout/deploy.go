@@ -185,13 +185,40 @@ func planOf(sp plan.ServicePlan) plan.Plan {
 	return plan.Plan{Project: sp.After.Project, Services: []plan.ServicePlan{sp}}
 }
 
+// planSingle is the change of one service, planned with what machines say about
+// its images.
+func (d *Driver) planSingle(ctx context.Context, planned func(plan.View) (plan.ServicePlan, error)) (plan.ServicePlan, error) {
+	sp, err := planned(d.view(nil))
+	if err != nil {
+		return sp, err
+	}
+	images := d.imagesOf(ctx, sp)
+	if images == nil {
+		return sp, nil
+	}
+	return planned(d.view(images))
+}
+
+// imagesOf is imagesFor the revisions that a change of one service leads from and to.
+func (d *Driver) imagesOf(ctx context.Context, sp plan.ServicePlan) plan.Images {
+	specs := []spec.ServiceSpec{sp.Revision.Spec}
+	if sp.Before != nil {
+		specs = append(specs, d.Store.State().Revisions[sp.Before.Revision].Spec)
+	}
+	return d.imagesFor(ctx, specs)
+}
+
 // single claims and carries out the change of one service.
 func (d *Driver) single(ctx context.Context, digest string, report func(Progress), planned func(plan.View) (plan.ServicePlan, error), adjust func(*drive)) error {
 	if err := d.ready(); err != nil {
 		return err
 	}
 	say := newReporter(report)
-	drives, p, err := d.claim(ctx, say, nil, onlyAgreed(digest, func(v plan.View) (plan.Plan, error) {
+	sp, err := planned(d.view(nil))
+	if err != nil {
+		return err
+	}
+	drives, p, err := d.claim(ctx, say, d.imagesOf(ctx, sp), onlyAgreed(digest, func(v plan.View) (plan.Plan, error) {
 		sp, err := planned(v)
 		if err != nil {
 			return plan.Plan{}, err

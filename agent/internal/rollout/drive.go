@@ -40,6 +40,7 @@ type drive struct {
 	verified map[string]bool
 	planned  map[string]plan.Step // by replica: the step that made its row
 	seen     map[string]Version   // by site: the newest commit that says what runs
+	volumes  map[string]bool      // rows that this drive has written
 	deaf     map[string]bool      // machines whose engine did not answer
 	behind   map[string]bool      // machines that did not say in time that their traffic follows
 }

@@ -99,6 +99,7 @@ type Driver struct {
 	troubles map[string]trouble
 	poke     chan struct{}
 	turn     stall.Turn // of Supervise
+	whole    time.Time  // since when every member lives; of Supervise alone
 }
 
 // New makes a Driver. It does nothing before it is asked to.

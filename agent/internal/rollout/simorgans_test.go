@@ -110,7 +110,11 @@ func (p simPeers) RunReplica(ctx context.Context, machine, replica string, _ Ver
 				return faults.New(faults.NotReady, "no replica %s", replica)
 			}
 			fits := c != nil && spec.SameContainer(o.replica().State(), c.revision, r.Revision)
+			failed := o.replica().State().Containers[replica].State == spec.ContainerFailed
 			switch {
+			case !fits && failed:
+				verdict = Verdict{Fault: faults.New(faults.NoImage, "no such image")}
+				return nil
 			case !fits:
 			case c.state == spec.ContainerExited:
 				verdict = Verdict{Fault: faults.New(faults.Unhealthy, "exited with code 1"), Logs: []string{"panic: no config"}}

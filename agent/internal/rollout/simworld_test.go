@@ -42,7 +42,8 @@ const (
 	healthy behaviour = iota
 	neverHealthy
 	exits
-	hangs // never becomes anything
+	hangs  // never becomes anything
+	unmade // the engine cannot make it
 )
 
 // simMachine is a machine: its agent may be gone while its containers run on.
@@ -249,13 +250,17 @@ func (m *simMachine) act(ctx context.Context) bool {
 		r := s.Replicas[id]
 		_, exists := m.running()[id]
 		rev, known := s.Revisions[r.Revision]
+		if m.w.images[rev.Spec.Container.Image] == unmade {
+			exists = s.Containers[id].State == spec.ContainerFailed
+		}
 		if r.Machine == m.id && !exists && known && s.Services[r.Service].Wanted == spec.WantRunning {
 			m.begin(ctx, id, rev)
 			return true
 		}
 	}
 	for id, c := range s.Containers {
-		if _, exists := m.running()[id]; c.Machine == m.id && !exists {
+		_, wanted := s.Replicas[id]
+		if _, exists := m.running()[id]; c.Machine == m.id && !exists && (c.State != spec.ContainerFailed || !wanted) {
 			m.tell(ctx, id)
 			return true
 		}
@@ -286,6 +291,12 @@ func (m *simMachine) set(id string, c *simContainer) {
 }
 
 func (m *simMachine) begin(ctx context.Context, id string, rev spec.Revision) {
+	if m.w.images[rev.Spec.Container.Image] == unmade {
+		m.replica().Update(ctx, func(tx Tx) error { //nolint:errcheck // the sim's store does not fail
+			return tx.Put(spec.Container{Replica: id, Machine: m.id, State: spec.ContainerFailed, Error: "no such image"})
+		})
+		return
+	}
 	c := simContainer{revision: rev.ID, spec: rev.Spec.Container, state: spec.ContainerRunning, health: spec.HealthStarting}
 	// The container is there from now on, also if the agent ends while it starts.
 	m.set(id, &c)
@@ -303,7 +314,7 @@ func (m *simMachine) probe(ctx context.Context, id string, c simContainer) {
 	case neverHealthy:
 		done.health = spec.HealthUnhealthy
 	case exits:
-		done.state = spec.ContainerExited
+		done.state, done.health = spec.ContainerExited, spec.HealthUnhealthy // and is not probed again
 	default:
 		done.health = spec.HealthHealthy
 	}
@@ -432,7 +443,14 @@ func (w *simWorld) unsettled(name string) string {
 			return "rollout " + r.ID + " of " + r.Service + " is " + string(r.Stage) + " by " + r.Driver
 		}
 	}
+	never := s.NeverRan()
 	for id, svc := range s.Services {
+		if never[id] {
+			if len(alive) == len(s.Machines) {
+				return svc.Name + " never ran"
+			}
+			continue
+		}
 		steps, err := planConverge(m.driver, id)
 		if err != nil || len(steps) > 0 {
 			return fmt.Sprintf("%s: %v %v", svc.Name, steps, err)

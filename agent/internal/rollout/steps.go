@@ -34,10 +34,21 @@ func (d *drive) remember(steps []plan.Step, made map[string]plan.Step) {
 	for id, s := range made {
 		d.planned[id] = s
 	}
+	d.recorded(steps)
 	d.mu.Unlock()
 	for _, s := range steps {
 		if s.Kind != plan.KindCreate {
 			d.say.send(Progress{Kind: ProgressDone, Step: &s})
+		}
+	}
+}
+
+// recorded notes the volumes that steps have written. It needs d.mu, where
+// anybody else has the drive.
+func (d *drive) recorded(steps []plan.Step) {
+	for _, s := range steps {
+		if s.Kind == plan.KindVolume {
+			d.volumes[s.Volume.ID] = true
 		}
 	}
 }

@@ -161,7 +161,7 @@ func (d *Driver) nudge() {
 // or zero.
 func (d *Driver) look(ctx context.Context, work *sync.WaitGroup, room chan struct{}) (again time.Time) {
 	state := d.Store.State()
-	lead := d.leads(state)
+	lead := state.Leads(d.Members.Alive(), d.Self)
 	if !lead {
 		d.forgetNotes() // they are another machine's now
 	}
@@ -176,6 +176,9 @@ func (d *Driver) look(ctx context.Context, work *sync.WaitGroup, room chan struc
 		work.Go(func() {
 			room <- struct{}{}
 			defer func() { <-room }()
+			// A look waits for no machine, so who has the image is asked only now.
+			revisions := d.Store.State().Revisions
+			dr.images = d.imagesFor(ctx, []spec.ServiceSpec{revisions[dr.rollout.From].Spec, revisions[dr.rollout.To].Spec})
 			switch err := dr.carry(ctx); {
 			case err == nil:
 				d.recover(id)
@@ -184,23 +187,17 @@ func (d *Driver) look(ctx context.Context, work *sync.WaitGroup, room chan struc
 			}
 		})
 	}
+	together := d.together(state)
 	if lead {
-		if err := d.sweep(ctx); err != nil && ctx.Err() == nil {
-			d.Log.Warn("orphaned replicas are left", "err", err)
+		err := d.sweep(ctx)
+		if together {
+			err = errors.Join(err, d.forgetFirsts(ctx))
+		}
+		if err != nil && ctx.Err() == nil {
+			d.Log.Warn("rows of removed services are left", "err", err)
 		}
 	}
 	return d.nextTry(state)
-}
-
-// leads tells whether this machine is the living member with the lowest id.
-func (d *Driver) leads(s *spec.State) bool {
-	for id := range d.Members.Alive() {
-		if _, member := s.Machines[id]; member && id < d.Self {
-			return false
-		}
-	}
-	_, member := s.Machines[d.Self]
-	return member
 }
 
 // take claims what there is to do for a service, or returns nil.
@@ -275,9 +272,15 @@ func (d *Driver) resume(ctx context.Context, r spec.Rollout) (*drive, error) {
 // repair claims a rollout that makes the replicas of a service fit its row, if
 // they do not. Nothing is written while there is no place for one.
 func (d *Driver) repair(ctx context.Context, s *spec.State, service string) (*drive, error) {
-	steps, err := plan.Converge(d.viewOf(s, nil), service, plan.Options{})
-	if err != nil {
+	if settled, err := d.settleFirst(ctx, s, service); settled || err != nil {
 		return nil, err
+	}
+	var steps []plan.Step
+	if !s.NeverRan()[service] {
+		var err error
+		if steps, err = plan.Converge(d.viewOf(s, nil), service, plan.Options{}); err != nil {
+			return nil, err
+		}
 	}
 	if len(steps) == 0 {
 		d.fits(service)

@@ -147,6 +147,10 @@ func (v view) serviceNotes(s spec.Service) []*uncloudv1.HealthNote {
 			out = append(out, &uncloudv1.HealthNote{Code: "route-taken", Text: c.Text()})
 		}
 	}
+	if v.NeverRan()[s.ID] {
+		out = append(out, &uncloudv1.HealthNote{Code: "never-ran",
+			Text: "its first deploy failed here; it is forgotten when every machine is up and none runs it"})
+	}
 	if lost := v.superseded(s); lost != "" {
 		out = append(out, &uncloudv1.HealthNote{Code: "superseded", Text: "revision " + lost + " was superseded by " + s.Revision})
 	}

@@ -35,7 +35,7 @@ func TestSupersededIsSaidUntilItIsHistory(t *testing.T) {
 		}}
 		for i, r := range c.rollouts {
 			id := fmt.Sprintf("rol_%d", i)
-			row := spec.Rollout{ID: id, Service: "svc_web", To: r.to, Stage: r.stage, StartedAt: time.Unix(int64(i)*60, 0)}
+			row := spec.Rollout{ID: id, Service: "svc_web", From: "rev_before", To: r.to, Stage: r.stage, StartedAt: time.Unix(int64(i)*60, 0)}
 			if r.stage != running {
 				row.EndedAt = time.Unix(int64(i+1)*60, 0)
 			}
@@ -49,5 +49,14 @@ func TestSupersededIsSaidUntilItIsHistory(t *testing.T) {
 		case c.want != "" && (len(got) != 1 || got[0].GetText() != want || got[0].GetCode() != "superseded"):
 			t.Errorf("%s: %v, want %q", name, got, want)
 		}
+	}
+}
+
+// TestAFirstDeployThatFailedIsSaid of a service of which nothing else is there.
+func TestAFirstDeployThatFailedIsSaid(t *testing.T) {
+	state := &spec.State{Rollouts: map[string]spec.Rollout{"rol_1": {ID: "rol_1", Service: "svc_web", To: "rev_1", Stage: spec.RolloutFailed}}}
+	got := view{State: state}.serviceNotes(spec.Service{ID: "svc_web", Revision: "rev_1"})
+	if len(got) != 1 || got[0].GetCode() != "never-ran" {
+		t.Error(got)
 	}
 }

@@ -246,6 +246,7 @@ What ` + "`code`" + ` of a [HealthNote](#healthnote) can be. Like fields, they s
 | ` + "`store.unreadable`" + ` | machine | rows of others that a newer agent wrote cannot be read |
 | ` + "`ticket`" + ` | machine | a machine with a ticket of this one could not join, and why |
 | ` + "`upgrade`" + ` | machine | it is being upgraded, or its upgrade failed |
+| ` + "`never-ran`" + ` | service | its first deploy failed while a machine was down that may run it; it is forgotten when every machine is up and none does |
 | ` + "`route-taken`" + ` | service | another service has the host name or port that it asks for |
 | ` + "`superseded`" + ` | service | its last rollout ended because another revision won |
 
