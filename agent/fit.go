@@ -266,6 +266,10 @@ func (r rollouts) Remove(ctx context.Context, services []string, volumes bool, a
 	return r.driver.Remove(ctx, services, volumes, agreed, teller(tell))
 }
 
+func (r rollouts) RemoveVolumes(ctx context.Context, volumes []string, tell func(server.Progress)) error {
+	return r.driver.RemoveVolumes(ctx, volumes, teller(tell))
+}
+
 // dialMachine connects to a port of another machine's management address.
 func (m *member) dialMachine(ctx context.Context, machine string, port int) (net.Conn, error) {
 	other, ok := m.store.State().Machines[machine]

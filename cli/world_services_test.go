@@ -145,9 +145,26 @@ func (w *world) listReplicas(r *uncloudv1.ListReplicasRequest) (*uncloudv1.ListR
 }
 
 func (w *world) listVolumes(*uncloudv1.ListVolumesRequest) (*uncloudv1.ListVolumesResponse, error) {
-	return &uncloudv1.ListVolumesResponse{Volumes: []*uncloudv1.Volume{
+	answer := &uncloudv1.ListVolumesResponse{Volumes: []*uncloudv1.Volume{
 		{Id: "vol_1", Project: "shop", Name: "data", Machine: "m2", UsedBy: []string{"db-9z8y"}, CreatedAt: ago(48 * time.Hour)},
-	}}, nil
+	}}
+	if w.is("volumes") {
+		answer.Volumes = append(answer.Volumes,
+			&uncloudv1.Volume{Id: "vol_2", Project: "blog", Name: "data", Machine: "m1", CreatedAt: ago(48 * time.Hour)},
+			&uncloudv1.Volume{Id: "vol_3", Project: "blog", Name: "media", Machine: "m1", CreatedAt: ago(48 * time.Hour)},
+			&uncloudv1.Volume{Id: "vol_4", Project: "blog", Name: "media", Machine: "m3", CreatedAt: ago(48 * time.Hour)})
+	}
+	return answer, nil
+}
+
+func (w *world) removeVolumes(_ context.Context, r *uncloudv1.RemoveVolumesRequest, tell fakeapi.Tell) error {
+	ids := strings.Join(r.GetVolumes(), ",")
+	if strings.Contains(ids, "vol_1") {
+		return faults.New(faults.Conflict, "volume shop/data on m2 is mounted by shop/db").WithHint("remove what mounts it first: uc rm shop/db")
+	}
+	w.note("remove volumes %s", ids)
+	return tellAll(tell, &uncloudv1.Progress{Kind: "note", Text: "the content of volume media stays on m3, which is down"},
+		&uncloudv1.Progress{Kind: "done", Done: true})
 }
 
 func (w *world) listEvents(r *uncloudv1.ListEventsRequest) (*uncloudv1.ListEventsResponse, error) {

@@ -97,7 +97,7 @@ func (w *world) api() *fakeapi.API {
 		RemoveMachine: w.removeMachine, CreateTicket: w.createTicket, ListTickets: w.listTickets, RevokeTicket: w.revokeTicket,
 		ListServices: w.listServices, InspectService: w.inspectService, ListReplicas: w.listReplicas, ListVolumes: w.listVolumes, ListEvents: w.listEvents,
 		PlanDeploy: w.planDeploy, Deploy: w.deploy, Scale: w.scale, Rollback: w.rollback,
-		StartServices: w.change("start"), StopServices: w.change("stop"), RemoveServices: w.change("remove"), PlanRemoval: w.planRemoval,
+		StartServices: w.change("start"), StopServices: w.change("stop"), RemoveServices: w.change("remove"), PlanRemoval: w.planRemoval, RemoveVolumes: w.removeVolumes,
 		Info: w.info, Init: w.init, WireGuard: w.wireGuard, Authority: w.authority, StoreStatus: w.storeStatus, CheckStore: w.checkStore, BackupStore: w.backupStore, RestoreStore: w.restoreStore, Logs: w.logs, Exec: w.exec,
 		ListImages: w.listImages, HasBlobs: w.hasBlobs, PushImage: w.pushImage,
 	}

@@ -3,8 +3,10 @@ package rollout
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
+	"uncloud/internal/faults"
 	"uncloud/internal/plan"
 	"uncloud/internal/spec"
 )
@@ -99,23 +101,64 @@ func (d *Driver) Remove(ctx context.Context, services []string, volumes bool, ag
 }
 
 // removeVolumes removes what was in the volumes of removed services, now that
-// no container has them. What a machine does not remove is told: its row is
-// gone, but the data is not.
+// no container has them.
 func (d *Driver) removeVolumes(ctx context.Context, p plan.Plan, say *reporter) {
 	for _, sp := range p.Services {
-		for _, v := range sp.Volumes {
-			machine := d.Store.State().MachineName(v.Machine)
-			if !d.Members.Alive()[v.Machine] {
-				say.note("the content of volume %s stays on %s, which is down", v.Name, machine)
-				continue
-			}
-			within, stop := d.whileAlive(ctx, v.Machine)
-			if err := d.Peers.RemoveVolume(within, v); err != nil {
-				say.note("the content of volume %s stays on %s: %v", v.Name, machine, err)
-			}
-			stop()
-		}
+		d.removeContents(ctx, sp.Volumes, say)
 	}
+}
+
+// removeContents removes what is in volumes whose rows were deleted. What a
+// machine does not remove is told: the row is gone, but the data is not.
+func (d *Driver) removeContents(ctx context.Context, volumes []spec.Volume, say *reporter) {
+	for _, v := range volumes {
+		machine := d.Store.State().MachineName(v.Machine)
+		if !d.Members.Alive()[v.Machine] {
+			say.note("the content of volume %s stays on %s, which is down", v.Name, machine)
+			continue
+		}
+		within, stop := d.whileAlive(ctx, v.Machine)
+		if err := d.Peers.RemoveVolume(within, v); err != nil {
+			say.note("the content of volume %s stays on %s: %v", v.Name, machine, err)
+		}
+		stop()
+	}
+}
+
+// RemoveVolumes removes volumes, given by id, with what is in them: all or none.
+// One that a service mounts is a conflict.
+func (d *Driver) RemoveVolumes(ctx context.Context, volumes []string, report func(Progress)) error {
+	if err := d.ready(); err != nil {
+		return err
+	}
+	var gone []spec.Volume
+	_, err := d.Store.Update(ctx, func(tx Tx) error {
+		gone = nil
+		for _, id := range volumes {
+			v, ok := tx.State().Volumes[id]
+			if !ok {
+				return faults.New(faults.NotFound, "there is no volume %s", id).WithHint("see what there is: uc volume ls")
+			}
+			name, machine := v.Project+"/"+v.Name, tx.State().MachineName(v.Machine)
+			if users := plan.Users(tx.State(), v, ""); len(users) > 0 {
+				return faults.New(faults.Conflict, "volume %s on %s is mounted by %s", name, machine, strings.Join(users, ", ")).
+					WithHint("remove what mounts it first: uc rm %s", users[0])
+			}
+			if err := tx.Delete(v.Table(), v.ID); err != nil {
+				return err
+			}
+			if err := d.event(tx, "volume.removed", v.ID, "volume "+name+" was removed from "+machine); err != nil {
+				return err
+			}
+			gone = append(gone, v)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	d.removeContents(ctx, gone, newReporter(report))
+	return nil
 }
 
 // ending is how services end: what was agreed to, what is planned and written

@@ -21,6 +21,8 @@ func TestDriverDiesAtEveryPoint(t *testing.T) {
 		watch   func(*simWorld)
 	}{
 		{"first deploy", nil, []spec.ServiceSpec{web("web:1", 3)}, noPrev, noPrev},
+		{"failing first deploy", nil, []spec.ServiceSpec{web("web:1", 3)},
+			func(w *simWorld) { w.images["web:1"] = exits }, noPrev},
 		{"start-first", []spec.ServiceSpec{web("web:1", 3)}, []spec.ServiceSpec{web("web:2", 3)}, noPrev,
 			func(w *simWorld) { w.neverFewer("web", 3); w.loadAll() }},
 		{"start-first, more replicas", []spec.ServiceSpec{web("web:1", 2)}, []spec.ServiceSpec{web("web:2", 4)}, noPrev,

@@ -215,6 +215,8 @@ type Rollouts interface {
 	Stop(ctx context.Context, services []string, tell func(Progress)) error
 	PlanRemoval(services []string, volumes bool) (plan.Plan, error)
 	Remove(ctx context.Context, services []string, volumes bool, agreed string, tell func(Progress)) error
+	// RemoveVolumes removes volumes, by id, with what is in them.
+	RemoveVolumes(ctx context.Context, volumes []string, tell func(Progress)) error
 	// Rollback goes to a revision, or to the one that ran before where it is empty.
 	Rollback(ctx context.Context, service, revision string, dryRun bool, agreed string, tell func(Progress)) error
 }

@@ -94,6 +94,15 @@ func (s clusterService) Rollback(ctx context.Context, req *connect.Request[unclo
 	})
 }
 
+func (s clusterService) RemoveVolumes(ctx context.Context, req *connect.Request[uncloudv1.RemoveVolumesRequest], stream *progressStream) error {
+	return s.drive(stream, func(m *Member, tell func(Progress)) error {
+		if len(req.Msg.GetVolumes()) == 0 {
+			return faults.New(faults.Invalid, "no volume was named").WithHint("see what there is: uc volume ls")
+		}
+		return m.Rollouts.RemoveVolumes(ctx, req.Msg.GetVolumes(), tell)
+	})
+}
+
 // driveServices is drive for calls that name services.
 func (s clusterService) driveServices(stream *progressStream, msg *uncloudv1.ServicesRequest, do func(*Member, []string, func(Progress)) error) error {
 	return s.drive(stream, func(m *Member, tell func(Progress)) error {

@@ -997,6 +997,51 @@ func (x *ListVolumesResponse) GetVolumes() []*Volume {
 	return nil
 }
 
+type RemoveVolumesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ids, as ListVolumes tells them.
+	Volumes       []string `protobuf:"bytes,1,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveVolumesRequest) Reset() {
+	*x = RemoveVolumesRequest{}
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveVolumesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveVolumesRequest) ProtoMessage() {}
+
+func (x *RemoveVolumesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveVolumesRequest.ProtoReflect.Descriptor instead.
+func (*RemoveVolumesRequest) Descriptor() ([]byte, []int) {
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RemoveVolumesRequest) GetVolumes() []string {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
 type ListEventsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Limit         int32                  `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
@@ -1006,7 +1051,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[19]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1063,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[19]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1076,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListEventsRequest) GetLimit() int32 {
@@ -1050,7 +1095,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[20]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1107,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[20]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1120,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{20}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -1098,7 +1143,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[21]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1155,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[21]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1168,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{21}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Event) GetAt() *timestamppb.Timestamp {
@@ -1182,7 +1227,7 @@ type DeployRequest struct {
 
 func (x *DeployRequest) Reset() {
 	*x = DeployRequest{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[22]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1239,7 @@ func (x *DeployRequest) String() string {
 func (*DeployRequest) ProtoMessage() {}
 
 func (x *DeployRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[22]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1252,7 @@ func (x *DeployRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployRequest.ProtoReflect.Descriptor instead.
 func (*DeployRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{22}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DeployRequest) GetProject() string {
@@ -1265,7 +1310,7 @@ type ScaleRequest struct {
 
 func (x *ScaleRequest) Reset() {
 	*x = ScaleRequest{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[23]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1322,7 @@ func (x *ScaleRequest) String() string {
 func (*ScaleRequest) ProtoMessage() {}
 
 func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[23]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1335,7 @@ func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
 func (*ScaleRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{23}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ScaleRequest) GetService() string {
@@ -1334,7 +1379,7 @@ type ServicesRequest struct {
 
 func (x *ServicesRequest) Reset() {
 	*x = ServicesRequest{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[24]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1391,7 @@ func (x *ServicesRequest) String() string {
 func (*ServicesRequest) ProtoMessage() {}
 
 func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[24]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1404,7 @@ func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesRequest.ProtoReflect.Descriptor instead.
 func (*ServicesRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{24}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ServicesRequest) GetServices() []string {
@@ -1397,7 +1442,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[25]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1454,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[25]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1467,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{25}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RollbackRequest) GetService() string {
@@ -1471,7 +1516,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[26]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1528,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_uncloud_v1_cluster_proto_msgTypes[26]
+	mi := &file_uncloud_v1_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1541,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{26}
+	return file_uncloud_v1_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Progress) GetKind() string {
@@ -1607,7 +1652,9 @@ const file_uncloud_v1_cluster_proto_rawDesc = "" +
 	"\x12ListVolumesRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\"C\n" +
 	"\x13ListVolumesResponse\x12,\n" +
-	"\avolumes\x18\x01 \x03(\v2\x12.uncloud.v1.VolumeR\avolumes\")\n" +
+	"\avolumes\x18\x01 \x03(\v2\x12.uncloud.v1.VolumeR\avolumes\"0\n" +
+	"\x14RemoveVolumesRequest\x12\x18\n" +
+	"\avolumes\x18\x01 \x03(\tR\avolumes\")\n" +
 	"\x11ListEventsRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\"?\n" +
 	"\x12ListEventsResponse\x12)\n" +
@@ -1646,7 +1693,7 @@ const file_uncloud_v1_cluster_proto_rawDesc = "" +
 	"\x04step\x18\x03 \x01(\v2\x10.uncloud.v1.StepR\x04step\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\tR\x04text\x12\x12\n" +
 	"\x04logs\x18\x05 \x03(\tR\x04logs\x12\x12\n" +
-	"\x04done\x18\x06 \x01(\bR\x04done2\xff\v\n" +
+	"\x04done\x18\x06 \x01(\bR\x04done2\xca\f\n" +
 	"\x0eClusterService\x12Q\n" +
 	"\fListMachines\x12\x1f.uncloud.v1.ListMachinesRequest\x1a .uncloud.v1.ListMachinesResponse\x12H\n" +
 	"\x0eInspectMachine\x12!.uncloud.v1.InspectMachineRequest\x1a\x13.uncloud.v1.Machine\x12F\n" +
@@ -1670,7 +1717,8 @@ const file_uncloud_v1_cluster_proto_rawDesc = "" +
 	"\fStopServices\x12\x1b.uncloud.v1.ServicesRequest\x1a\x14.uncloud.v1.Progress0\x01\x12<\n" +
 	"\vPlanRemoval\x12\x1b.uncloud.v1.ServicesRequest\x1a\x10.uncloud.v1.Plan\x12E\n" +
 	"\x0eRemoveServices\x12\x1b.uncloud.v1.ServicesRequest\x1a\x14.uncloud.v1.Progress0\x01\x12?\n" +
-	"\bRollback\x12\x1b.uncloud.v1.RollbackRequest\x1a\x14.uncloud.v1.Progress0\x01B\"Z uncloud/api/uncloud/v1;uncloudv1b\x06proto3"
+	"\bRollback\x12\x1b.uncloud.v1.RollbackRequest\x1a\x14.uncloud.v1.Progress0\x01\x12I\n" +
+	"\rRemoveVolumes\x12 .uncloud.v1.RemoveVolumesRequest\x1a\x14.uncloud.v1.Progress0\x01B\"Z uncloud/api/uncloud/v1;uncloudv1b\x06proto3"
 
 var (
 	file_uncloud_v1_cluster_proto_rawDescOnce sync.Once
@@ -1684,7 +1732,7 @@ func file_uncloud_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_uncloud_v1_cluster_proto_rawDescData
 }
 
-var file_uncloud_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_uncloud_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_uncloud_v1_cluster_proto_goTypes = []any{
 	(*ListMachinesRequest)(nil),   // 0: uncloud.v1.ListMachinesRequest
 	(*ListMachinesResponse)(nil),  // 1: uncloud.v1.ListMachinesResponse
@@ -1705,37 +1753,38 @@ var file_uncloud_v1_cluster_proto_goTypes = []any{
 	(*ListReplicasResponse)(nil),  // 16: uncloud.v1.ListReplicasResponse
 	(*ListVolumesRequest)(nil),    // 17: uncloud.v1.ListVolumesRequest
 	(*ListVolumesResponse)(nil),   // 18: uncloud.v1.ListVolumesResponse
-	(*ListEventsRequest)(nil),     // 19: uncloud.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 20: uncloud.v1.ListEventsResponse
-	(*Event)(nil),                 // 21: uncloud.v1.Event
-	(*DeployRequest)(nil),         // 22: uncloud.v1.DeployRequest
-	(*ScaleRequest)(nil),          // 23: uncloud.v1.ScaleRequest
-	(*ServicesRequest)(nil),       // 24: uncloud.v1.ServicesRequest
-	(*RollbackRequest)(nil),       // 25: uncloud.v1.RollbackRequest
-	(*Progress)(nil),              // 26: uncloud.v1.Progress
-	nil,                           // 27: uncloud.v1.LabelMachineRequest.SetEntry
-	(*Machine)(nil),               // 28: uncloud.v1.Machine
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(*Service)(nil),               // 30: uncloud.v1.Service
-	(*Replica)(nil),               // 31: uncloud.v1.Replica
-	(*Volume)(nil),                // 32: uncloud.v1.Volume
-	(*Plan)(nil),                  // 33: uncloud.v1.Plan
-	(*Step)(nil),                  // 34: uncloud.v1.Step
+	(*RemoveVolumesRequest)(nil),  // 19: uncloud.v1.RemoveVolumesRequest
+	(*ListEventsRequest)(nil),     // 20: uncloud.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 21: uncloud.v1.ListEventsResponse
+	(*Event)(nil),                 // 22: uncloud.v1.Event
+	(*DeployRequest)(nil),         // 23: uncloud.v1.DeployRequest
+	(*ScaleRequest)(nil),          // 24: uncloud.v1.ScaleRequest
+	(*ServicesRequest)(nil),       // 25: uncloud.v1.ServicesRequest
+	(*RollbackRequest)(nil),       // 26: uncloud.v1.RollbackRequest
+	(*Progress)(nil),              // 27: uncloud.v1.Progress
+	nil,                           // 28: uncloud.v1.LabelMachineRequest.SetEntry
+	(*Machine)(nil),               // 29: uncloud.v1.Machine
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*Service)(nil),               // 31: uncloud.v1.Service
+	(*Replica)(nil),               // 32: uncloud.v1.Replica
+	(*Volume)(nil),                // 33: uncloud.v1.Volume
+	(*Plan)(nil),                  // 34: uncloud.v1.Plan
+	(*Step)(nil),                  // 35: uncloud.v1.Step
 }
 var file_uncloud_v1_cluster_proto_depIdxs = []int32{
-	28, // 0: uncloud.v1.ListMachinesResponse.machines:type_name -> uncloud.v1.Machine
-	27, // 1: uncloud.v1.LabelMachineRequest.set:type_name -> uncloud.v1.LabelMachineRequest.SetEntry
-	29, // 2: uncloud.v1.CreateTicketResponse.expires_at:type_name -> google.protobuf.Timestamp
+	29, // 0: uncloud.v1.ListMachinesResponse.machines:type_name -> uncloud.v1.Machine
+	28, // 1: uncloud.v1.LabelMachineRequest.set:type_name -> uncloud.v1.LabelMachineRequest.SetEntry
+	30, // 2: uncloud.v1.CreateTicketResponse.expires_at:type_name -> google.protobuf.Timestamp
 	11, // 3: uncloud.v1.ListTicketsResponse.tickets:type_name -> uncloud.v1.Ticket
-	29, // 4: uncloud.v1.Ticket.expires_at:type_name -> google.protobuf.Timestamp
-	29, // 5: uncloud.v1.Ticket.created_at:type_name -> google.protobuf.Timestamp
-	30, // 6: uncloud.v1.ListServicesResponse.services:type_name -> uncloud.v1.Service
-	31, // 7: uncloud.v1.ListReplicasResponse.replicas:type_name -> uncloud.v1.Replica
-	32, // 8: uncloud.v1.ListVolumesResponse.volumes:type_name -> uncloud.v1.Volume
-	21, // 9: uncloud.v1.ListEventsResponse.events:type_name -> uncloud.v1.Event
-	29, // 10: uncloud.v1.Event.at:type_name -> google.protobuf.Timestamp
-	33, // 11: uncloud.v1.Progress.plan:type_name -> uncloud.v1.Plan
-	34, // 12: uncloud.v1.Progress.step:type_name -> uncloud.v1.Step
+	30, // 4: uncloud.v1.Ticket.expires_at:type_name -> google.protobuf.Timestamp
+	30, // 5: uncloud.v1.Ticket.created_at:type_name -> google.protobuf.Timestamp
+	31, // 6: uncloud.v1.ListServicesResponse.services:type_name -> uncloud.v1.Service
+	32, // 7: uncloud.v1.ListReplicasResponse.replicas:type_name -> uncloud.v1.Replica
+	33, // 8: uncloud.v1.ListVolumesResponse.volumes:type_name -> uncloud.v1.Volume
+	22, // 9: uncloud.v1.ListEventsResponse.events:type_name -> uncloud.v1.Event
+	30, // 10: uncloud.v1.Event.at:type_name -> google.protobuf.Timestamp
+	34, // 11: uncloud.v1.Progress.plan:type_name -> uncloud.v1.Plan
+	35, // 12: uncloud.v1.Progress.step:type_name -> uncloud.v1.Step
 	0,  // 13: uncloud.v1.ClusterService.ListMachines:input_type -> uncloud.v1.ListMachinesRequest
 	2,  // 14: uncloud.v1.ClusterService.InspectMachine:input_type -> uncloud.v1.InspectMachineRequest
 	3,  // 15: uncloud.v1.ClusterService.RenameMachine:input_type -> uncloud.v1.RenameMachineRequest
@@ -1748,38 +1797,40 @@ var file_uncloud_v1_cluster_proto_depIdxs = []int32{
 	14, // 22: uncloud.v1.ClusterService.InspectService:input_type -> uncloud.v1.InspectServiceRequest
 	15, // 23: uncloud.v1.ClusterService.ListReplicas:input_type -> uncloud.v1.ListReplicasRequest
 	17, // 24: uncloud.v1.ClusterService.ListVolumes:input_type -> uncloud.v1.ListVolumesRequest
-	19, // 25: uncloud.v1.ClusterService.ListEvents:input_type -> uncloud.v1.ListEventsRequest
-	22, // 26: uncloud.v1.ClusterService.PlanDeploy:input_type -> uncloud.v1.DeployRequest
-	22, // 27: uncloud.v1.ClusterService.Deploy:input_type -> uncloud.v1.DeployRequest
-	23, // 28: uncloud.v1.ClusterService.Scale:input_type -> uncloud.v1.ScaleRequest
-	24, // 29: uncloud.v1.ClusterService.StartServices:input_type -> uncloud.v1.ServicesRequest
-	24, // 30: uncloud.v1.ClusterService.StopServices:input_type -> uncloud.v1.ServicesRequest
-	24, // 31: uncloud.v1.ClusterService.PlanRemoval:input_type -> uncloud.v1.ServicesRequest
-	24, // 32: uncloud.v1.ClusterService.RemoveServices:input_type -> uncloud.v1.ServicesRequest
-	25, // 33: uncloud.v1.ClusterService.Rollback:input_type -> uncloud.v1.RollbackRequest
-	1,  // 34: uncloud.v1.ClusterService.ListMachines:output_type -> uncloud.v1.ListMachinesResponse
-	28, // 35: uncloud.v1.ClusterService.InspectMachine:output_type -> uncloud.v1.Machine
-	28, // 36: uncloud.v1.ClusterService.RenameMachine:output_type -> uncloud.v1.Machine
-	28, // 37: uncloud.v1.ClusterService.LabelMachine:output_type -> uncloud.v1.Machine
-	26, // 38: uncloud.v1.ClusterService.RemoveMachine:output_type -> uncloud.v1.Progress
-	7,  // 39: uncloud.v1.ClusterService.CreateTicket:output_type -> uncloud.v1.CreateTicketResponse
-	9,  // 40: uncloud.v1.ClusterService.ListTickets:output_type -> uncloud.v1.ListTicketsResponse
-	11, // 41: uncloud.v1.ClusterService.RevokeTicket:output_type -> uncloud.v1.Ticket
-	13, // 42: uncloud.v1.ClusterService.ListServices:output_type -> uncloud.v1.ListServicesResponse
-	30, // 43: uncloud.v1.ClusterService.InspectService:output_type -> uncloud.v1.Service
-	16, // 44: uncloud.v1.ClusterService.ListReplicas:output_type -> uncloud.v1.ListReplicasResponse
-	18, // 45: uncloud.v1.ClusterService.ListVolumes:output_type -> uncloud.v1.ListVolumesResponse
-	20, // 46: uncloud.v1.ClusterService.ListEvents:output_type -> uncloud.v1.ListEventsResponse
-	33, // 47: uncloud.v1.ClusterService.PlanDeploy:output_type -> uncloud.v1.Plan
-	26, // 48: uncloud.v1.ClusterService.Deploy:output_type -> uncloud.v1.Progress
-	26, // 49: uncloud.v1.ClusterService.Scale:output_type -> uncloud.v1.Progress
-	26, // 50: uncloud.v1.ClusterService.StartServices:output_type -> uncloud.v1.Progress
-	26, // 51: uncloud.v1.ClusterService.StopServices:output_type -> uncloud.v1.Progress
-	33, // 52: uncloud.v1.ClusterService.PlanRemoval:output_type -> uncloud.v1.Plan
-	26, // 53: uncloud.v1.ClusterService.RemoveServices:output_type -> uncloud.v1.Progress
-	26, // 54: uncloud.v1.ClusterService.Rollback:output_type -> uncloud.v1.Progress
-	34, // [34:55] is the sub-list for method output_type
-	13, // [13:34] is the sub-list for method input_type
+	20, // 25: uncloud.v1.ClusterService.ListEvents:input_type -> uncloud.v1.ListEventsRequest
+	23, // 26: uncloud.v1.ClusterService.PlanDeploy:input_type -> uncloud.v1.DeployRequest
+	23, // 27: uncloud.v1.ClusterService.Deploy:input_type -> uncloud.v1.DeployRequest
+	24, // 28: uncloud.v1.ClusterService.Scale:input_type -> uncloud.v1.ScaleRequest
+	25, // 29: uncloud.v1.ClusterService.StartServices:input_type -> uncloud.v1.ServicesRequest
+	25, // 30: uncloud.v1.ClusterService.StopServices:input_type -> uncloud.v1.ServicesRequest
+	25, // 31: uncloud.v1.ClusterService.PlanRemoval:input_type -> uncloud.v1.ServicesRequest
+	25, // 32: uncloud.v1.ClusterService.RemoveServices:input_type -> uncloud.v1.ServicesRequest
+	26, // 33: uncloud.v1.ClusterService.Rollback:input_type -> uncloud.v1.RollbackRequest
+	19, // 34: uncloud.v1.ClusterService.RemoveVolumes:input_type -> uncloud.v1.RemoveVolumesRequest
+	1,  // 35: uncloud.v1.ClusterService.ListMachines:output_type -> uncloud.v1.ListMachinesResponse
+	29, // 36: uncloud.v1.ClusterService.InspectMachine:output_type -> uncloud.v1.Machine
+	29, // 37: uncloud.v1.ClusterService.RenameMachine:output_type -> uncloud.v1.Machine
+	29, // 38: uncloud.v1.ClusterService.LabelMachine:output_type -> uncloud.v1.Machine
+	27, // 39: uncloud.v1.ClusterService.RemoveMachine:output_type -> uncloud.v1.Progress
+	7,  // 40: uncloud.v1.ClusterService.CreateTicket:output_type -> uncloud.v1.CreateTicketResponse
+	9,  // 41: uncloud.v1.ClusterService.ListTickets:output_type -> uncloud.v1.ListTicketsResponse
+	11, // 42: uncloud.v1.ClusterService.RevokeTicket:output_type -> uncloud.v1.Ticket
+	13, // 43: uncloud.v1.ClusterService.ListServices:output_type -> uncloud.v1.ListServicesResponse
+	31, // 44: uncloud.v1.ClusterService.InspectService:output_type -> uncloud.v1.Service
+	16, // 45: uncloud.v1.ClusterService.ListReplicas:output_type -> uncloud.v1.ListReplicasResponse
+	18, // 46: uncloud.v1.ClusterService.ListVolumes:output_type -> uncloud.v1.ListVolumesResponse
+	21, // 47: uncloud.v1.ClusterService.ListEvents:output_type -> uncloud.v1.ListEventsResponse
+	34, // 48: uncloud.v1.ClusterService.PlanDeploy:output_type -> uncloud.v1.Plan
+	27, // 49: uncloud.v1.ClusterService.Deploy:output_type -> uncloud.v1.Progress
+	27, // 50: uncloud.v1.ClusterService.Scale:output_type -> uncloud.v1.Progress
+	27, // 51: uncloud.v1.ClusterService.StartServices:output_type -> uncloud.v1.Progress
+	27, // 52: uncloud.v1.ClusterService.StopServices:output_type -> uncloud.v1.Progress
+	34, // 53: uncloud.v1.ClusterService.PlanRemoval:output_type -> uncloud.v1.Plan
+	27, // 54: uncloud.v1.ClusterService.RemoveServices:output_type -> uncloud.v1.Progress
+	27, // 55: uncloud.v1.ClusterService.Rollback:output_type -> uncloud.v1.Progress
+	27, // 56: uncloud.v1.ClusterService.RemoveVolumes:output_type -> uncloud.v1.Progress
+	35, // [35:57] is the sub-list for method output_type
+	13, // [13:35] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name
@@ -1797,7 +1848,7 @@ func file_uncloud_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_uncloud_v1_cluster_proto_rawDesc), len(file_uncloud_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -11,7 +11,7 @@ import (
 )
 
 func newVolume(a *app) *cobra.Command {
-	return newGroup("volume", "Look at volumes", newVolumeLs(a))
+	return newGroup("volume", "Look at volumes and remove them", newVolumeLs(a), newVolumeRm(a))
 }
 
 func newVolumeLs(a *app) *cobra.Command {

@@ -88,6 +88,10 @@ func (c cluster) RemoveServices(ctx context.Context, r *connect.Request[uncloudv
 	return told(ctx, c.api.RemoveServices, r, s)
 }
 
+func (c cluster) RemoveVolumes(ctx context.Context, r *connect.Request[uncloudv1.RemoveVolumesRequest], s *connect.ServerStream[uncloudv1.Progress]) error {
+	return told(ctx, c.api.RemoveVolumes, r, s)
+}
+
 func (c cluster) Rollback(ctx context.Context, r *connect.Request[uncloudv1.RollbackRequest], s *connect.ServerStream[uncloudv1.Progress]) error {
 	return told(ctx, c.api.Rollback, r, s)
 }

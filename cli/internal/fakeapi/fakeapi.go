@@ -46,6 +46,7 @@ type API struct {
 	StopServices   func(context.Context, *uncloudv1.ServicesRequest, Tell) error
 	PlanRemoval    func(*uncloudv1.ServicesRequest) (*uncloudv1.Plan, error)
 	RemoveServices func(context.Context, *uncloudv1.ServicesRequest, Tell) error
+	RemoveVolumes  func(context.Context, *uncloudv1.RemoveVolumesRequest, Tell) error
 	Rollback       func(context.Context, *uncloudv1.RollbackRequest, Tell) error
 
 	Info        func(machine string) (*uncloudv1.InfoResponse, error)

@@ -93,6 +93,9 @@ const (
 	ClusterServiceRemoveServicesProcedure = "/uncloud.v1.ClusterService/RemoveServices"
 	// ClusterServiceRollbackProcedure is the fully-qualified name of the ClusterService's Rollback RPC.
 	ClusterServiceRollbackProcedure = "/uncloud.v1.ClusterService/Rollback"
+	// ClusterServiceRemoveVolumesProcedure is the fully-qualified name of the ClusterService's
+	// RemoveVolumes RPC.
+	ClusterServiceRemoveVolumesProcedure = "/uncloud.v1.ClusterService/RemoveVolumes"
 )
 
 // ClusterServiceClient is a client for the uncloud.v1.ClusterService service.
@@ -123,6 +126,8 @@ type ClusterServiceClient interface {
 	PlanRemoval(context.Context, *connect.Request[v1.ServicesRequest]) (*connect.Response[v1.Plan], error)
 	RemoveServices(context.Context, *connect.Request[v1.ServicesRequest]) (*connect.ServerStreamForClient[v1.Progress], error)
 	Rollback(context.Context, *connect.Request[v1.RollbackRequest]) (*connect.ServerStreamForClient[v1.Progress], error)
+	// Removes volumes that no service mounts, with all that is in them.
+	RemoveVolumes(context.Context, *connect.Request[v1.RemoveVolumesRequest]) (*connect.ServerStreamForClient[v1.Progress], error)
 }
 
 // NewClusterServiceClient constructs a client for the uncloud.v1.ClusterService service. By
@@ -262,6 +267,12 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("Rollback")),
 			connect.WithClientOptions(opts...),
 		),
+		removeVolumes: connect.NewClient[v1.RemoveVolumesRequest, v1.Progress](
+			httpClient,
+			baseURL+ClusterServiceRemoveVolumesProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("RemoveVolumes")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -288,6 +299,7 @@ type clusterServiceClient struct {
 	planRemoval    *connect.Client[v1.ServicesRequest, v1.Plan]
 	removeServices *connect.Client[v1.ServicesRequest, v1.Progress]
 	rollback       *connect.Client[v1.RollbackRequest, v1.Progress]
+	removeVolumes  *connect.Client[v1.RemoveVolumesRequest, v1.Progress]
 }
 
 // ListMachines calls uncloud.v1.ClusterService.ListMachines.
@@ -395,6 +407,11 @@ func (c *clusterServiceClient) Rollback(ctx context.Context, req *connect.Reques
 	return c.rollback.CallServerStream(ctx, req)
 }
 
+// RemoveVolumes calls uncloud.v1.ClusterService.RemoveVolumes.
+func (c *clusterServiceClient) RemoveVolumes(ctx context.Context, req *connect.Request[v1.RemoveVolumesRequest]) (*connect.ServerStreamForClient[v1.Progress], error) {
+	return c.removeVolumes.CallServerStream(ctx, req)
+}
+
 // ClusterServiceHandler is an implementation of the uncloud.v1.ClusterService service.
 type ClusterServiceHandler interface {
 	ListMachines(context.Context, *connect.Request[v1.ListMachinesRequest]) (*connect.Response[v1.ListMachinesResponse], error)
@@ -423,6 +440,8 @@ type ClusterServiceHandler interface {
 	PlanRemoval(context.Context, *connect.Request[v1.ServicesRequest]) (*connect.Response[v1.Plan], error)
 	RemoveServices(context.Context, *connect.Request[v1.ServicesRequest], *connect.ServerStream[v1.Progress]) error
 	Rollback(context.Context, *connect.Request[v1.RollbackRequest], *connect.ServerStream[v1.Progress]) error
+	// Removes volumes that no service mounts, with all that is in them.
+	RemoveVolumes(context.Context, *connect.Request[v1.RemoveVolumesRequest], *connect.ServerStream[v1.Progress]) error
 }
 
 // NewClusterServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -558,6 +577,12 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("Rollback")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceRemoveVolumesHandler := connect.NewServerStreamHandler(
+		ClusterServiceRemoveVolumesProcedure,
+		svc.RemoveVolumes,
+		connect.WithSchema(clusterServiceMethods.ByName("RemoveVolumes")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/uncloud.v1.ClusterService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ClusterServiceListMachinesProcedure:
@@ -602,6 +627,8 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceRemoveServicesHandler.ServeHTTP(w, r)
 		case ClusterServiceRollbackProcedure:
 			clusterServiceRollbackHandler.ServeHTTP(w, r)
+		case ClusterServiceRemoveVolumesProcedure:
+			clusterServiceRemoveVolumesHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -693,4 +720,8 @@ func (UnimplementedClusterServiceHandler) RemoveServices(context.Context, *conne
 
 func (UnimplementedClusterServiceHandler) Rollback(context.Context, *connect.Request[v1.RollbackRequest], *connect.ServerStream[v1.Progress]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.ClusterService.Rollback is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) RemoveVolumes(context.Context, *connect.Request[v1.RemoveVolumesRequest], *connect.ServerStream[v1.Progress]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("uncloud.v1.ClusterService.RemoveVolumes is not implemented"))
 }
