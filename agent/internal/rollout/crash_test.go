@@ -22,7 +22,7 @@ func TestDriverDiesAtEveryPoint(t *testing.T) {
 	}{
 		{"first deploy", nil, []spec.ServiceSpec{web("web:1", 3)}, noPrev, noPrev},
 		{"failing first deploy", nil, []spec.ServiceSpec{web("web:1", 3)},
-			func(w *simWorld) { w.images["web:1"] = exits }, noPrev},
+			func(w *simWorld) { w.becomes("web:1", exits) }, noPrev},
 		{"start-first", []spec.ServiceSpec{web("web:1", 3)}, []spec.ServiceSpec{web("web:2", 3)}, noPrev,
 			func(w *simWorld) { w.neverFewer("web", 3); w.loadAll() }},
 		{"start-first, more replicas", []spec.ServiceSpec{web("web:1", 2)}, []spec.ServiceSpec{web("web:2", 4)}, noPrev,
@@ -30,10 +30,10 @@ func TestDriverDiesAtEveryPoint(t *testing.T) {
 		{"stop-first", []spec.ServiceSpec{db("db:1")}, []spec.ServiceSpec{db("db:2")}, noPrev,
 			func(w *simWorld) { w.neverTwoWriters() }},
 		{"failing update", []spec.ServiceSpec{web("web:1", 3)}, []spec.ServiceSpec{web("web:2", 3)},
-			func(w *simWorld) { w.images["web:2"] = neverHealthy },
+			func(w *simWorld) { w.becomes("web:2", neverHealthy) },
 			func(w *simWorld) { w.neverFewer("web:1", 3) }},
 		{"failing update of a volume", []spec.ServiceSpec{db("db:1")}, []spec.ServiceSpec{db("db:2")},
-			func(w *simWorld) { w.images["db:2"] = exits },
+			func(w *simWorld) { w.becomes("db:2", exits) },
 			func(w *simWorld) { w.neverTwoWriters() }},
 		{"moved by a constraint", []spec.ServiceSpec{web("web:1", 2)}, []spec.ServiceSpec{elsewhere(web("web:2", 2))}, noPrev,
 			func(w *simWorld) { w.neverFewer("web", 2) }},
@@ -453,7 +453,7 @@ func TestDeployDoesNotWaitForAHopelessRepair(t *testing.T) {
 		sp.Mode = spec.Global
 		must(t, w.m("a").deploy(sp))
 		w.settled("a")
-		w.images["web:1"] = hangs
+		w.becomes("web:1", hangs)
 		w.add("d", w.m("a").replica(), 0)
 		time.Sleep(time.Minute)
 		driving := func() (n int) {

@@ -196,7 +196,7 @@ func TestFailedUpdateReturns(t *testing.T) {
 	for name, image := range map[string]behaviour{"unhealthy": neverHealthy, "exits": exits} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, three, func(t *testing.T, w *simWorld) {
-				w.images["web:2"] = image
+				w.becomes("web:2", image)
 				must(t, w.m("a").deploy(web("web:1", 3)))
 				w.neverFewer("web:1", 3)
 				var failed Progress
@@ -224,7 +224,7 @@ func TestFailedUpdateReturns(t *testing.T) {
 
 func TestFailedFirstDeployLeavesNothing(t *testing.T) {
 	inWorld(t, three, func(t *testing.T, w *simWorld) {
-		w.images["web:1"] = exits
+		w.becomes("web:1", exits)
 		wantCode(t, w.m("a").deploy(web("web:1", 3)), faults.Unhealthy)
 		s := w.settled("a")
 		if len(s.Services)+len(s.Replicas)+len(s.Revisions)+len(s.Rollouts)+len(s.Containers) > 0 {
@@ -233,7 +233,7 @@ func TestFailedFirstDeployLeavesNothing(t *testing.T) {
 		if len(s.Events) == 0 {
 			t.Error("no event tells of it")
 		}
-		w.images["web:1"] = healthy
+		w.becomes("web:1", healthy)
 		must(t, w.m("a").deploy(web("web:1", 3)))
 	})
 }
@@ -243,7 +243,7 @@ func TestVolumeHasOneWriter(t *testing.T) {
 		w.neverTwoWriters()
 		must(t, w.m("a").deploy(db("db:1")))
 		must(t, w.m("b").deploy(db("db:2")))
-		w.images["db:3"] = exits
+		w.becomes("db:3", exits)
 		wantCode(t, w.m("c").deploy(db("db:3")), faults.Unhealthy)
 		s := w.settled("a")
 		wantImages(t, s, dbID, "db:2")
@@ -326,7 +326,7 @@ func TestDependenciesComeFirst(t *testing.T) {
 		w.mu.Lock()
 		w.seen = nil
 		w.mu.Unlock()
-		w.images["db:2"] = exits
+		w.becomes("db:2", exits)
 		app.Container.Image = "web:2"
 		wantCode(t, w.m("a").deploy(app, db("db:2")), faults.Unhealthy)
 		s := w.settled("a")
@@ -527,7 +527,7 @@ func TestScaleStopStartRollbackRemove(t *testing.T) {
 func TestFailedScaleHasAsManyAsBefore(t *testing.T) {
 	inWorld(t, three, func(t *testing.T, w *simWorld) {
 		must(t, w.m("a").deploy(web("web:1", 2)))
-		w.images["web:1"] = exits
+		w.becomes("web:1", exits)
 		wantCode(t, w.m("a").driver.Scale(w.ctx, webID, 4, "", nil), faults.Unhealthy)
 		s := w.settled("a")
 		wantImages(t, s, webID, "web:1", "web:1")

@@ -19,9 +19,9 @@ func TestFirstDeployThatFailedOnOneSide(t *testing.T) {
 					w.cut("c")
 					time.Sleep(5 * time.Second)
 					fails := func() {
-						w.images[sc.here] = exits
+						w.becomes(sc.here, exits)
 						wantCode(t, w.m("a").deploy(web(sc.here, 1)), faults.Unhealthy)
-						w.images[sc.here] = healthy
+						w.becomes(sc.here, healthy)
 						if n := len(w.m("a").running()) + len(w.m("b").running()); n != 0 {
 							t.Errorf("%d containers are left", n)
 						}
@@ -38,7 +38,7 @@ func TestFirstDeployThatFailedOnOneSide(t *testing.T) {
 						fails()
 					}
 					time.Sleep(2 * orphanAge)
-					w.images["web:bad"] = exits
+					w.becomes("web:bad", exits)
 					s := healed(t, w)
 					wantImages(t, s, webID, "web:1")
 					if got := s.Revisions[s.Services[webID].Revision].Spec.Container.Image; got != "web:1" {
@@ -57,7 +57,7 @@ func TestFirstDeployThatFailedOnOneSide(t *testing.T) {
 func TestFailedFirstDeployWhileAMachineIsDown(t *testing.T) {
 	inWorld(t, three, func(t *testing.T, w *simWorld) {
 		w.m("c").crash()
-		w.images["web:1"] = exits
+		w.becomes("web:1", exits)
 		wantCode(t, w.m("a").deploy(web("web:1", 2)), faults.Unhealthy)
 		time.Sleep(5 * time.Minute)
 		s := w.settled("a")
@@ -77,9 +77,9 @@ func TestFailedFirstDeployWhileAMachineIsDown(t *testing.T) {
 	})
 	inWorld(t, three, func(t *testing.T, w *simWorld) {
 		w.m("c").crash()
-		w.images["web:1"] = exits
+		w.becomes("web:1", exits)
 		wantCode(t, w.m("a").deploy(web("web:1", 2)), faults.Unhealthy)
-		w.images["web:1"] = healthy
+		w.becomes("web:1", healthy)
 		must(t, w.m("a").deploy(web("web:1", 2)))
 		w.m("c").boot()
 		time.Sleep(5 * time.Minute)
@@ -95,7 +95,7 @@ func TestAVolumeThatNothingWasMadeWith(t *testing.T) {
 		kept int
 	}{{unmade, 0}, {exits, 1}} {
 		inWorld(t, three, func(t *testing.T, w *simWorld) {
-			w.images["db:1"] = sc.how
+			w.becomes("db:1", sc.how)
 			if err := w.m("a").deploy(db("db:1")); err == nil {
 				t.Fatal("it came up")
 			}
@@ -109,7 +109,7 @@ func TestAVolumeThatNothingWasMadeWith(t *testing.T) {
 // TestAVolumeOfAnotherServiceStays although this one's containers were not made.
 func TestAVolumeOfAnotherServiceStays(t *testing.T) {
 	inWorld(t, three, func(t *testing.T, w *simWorld) {
-		w.images["db:1"] = unmade
+		w.becomes("db:1", unmade)
 		reader := db("reader:1")
 		reader.Name, reader.Container.Mounts[0].ReadOnly, reader.DependsOn = "reader", true, nil
 		w.m("a").deploy(db("db:1"), reader) //nolint:errcheck // db fails
@@ -146,7 +146,7 @@ func TestARenamedServiceWaitsForTheOldOne(t *testing.T) {
 // TestScalesDoNotEvictHistory, nor do deploys that fail.
 func TestScalesDoNotEvictHistory(t *testing.T) {
 	inWorld(t, []string{"a"}, func(t *testing.T, w *simWorld) {
-		w.images["web:bad"] = exits
+		w.becomes("web:bad", exits)
 		must(t, w.m("a").deploy(web("web:1", 1)))
 		must(t, w.m("a").deploy(web("web:2", 1)))
 		for n := range 8 {

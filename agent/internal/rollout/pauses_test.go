@@ -145,7 +145,7 @@ func (w *simWorld) refuses(t *testing.T, code faults.Code) (refuse *atomic.Bool,
 		d := w.m(name).driver
 		d.Peers = refusingPeers{d.Peers, refuse, asked, code}
 	}
-	w.images["web:2"] = hangs
+	w.becomes("web:2", hangs)
 	must(t, w.m("a").deploy(web("web:1", 1)))
 	w.settled("a")
 	refuse.Store(true)

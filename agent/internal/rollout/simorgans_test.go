@@ -180,3 +180,16 @@ func (p simPeers) HasImages(ctx context.Context, machine string, images []string
 	})
 	return present, err
 }
+
+// becomes says how containers of an image behave from now on.
+func (w *simWorld) becomes(image string, b behaviour) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.images[image] = b
+}
+
+func (w *simWorld) how(image string) behaviour {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.images[image]
+}

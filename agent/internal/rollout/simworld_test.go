@@ -236,7 +236,7 @@ func (m *simMachine) act(ctx context.Context) bool {
 			m.end(ctx, id)
 			return true
 		}
-		if c.health == spec.HealthStarting && m.w.images[c.spec.Image] != hangs {
+		if c.health == spec.HealthStarting && m.w.how(c.spec.Image) != hangs {
 			m.probe(ctx, id, *c) // started by an agent that ended before it knew
 			return true
 		}
@@ -250,7 +250,7 @@ func (m *simMachine) act(ctx context.Context) bool {
 		r := s.Replicas[id]
 		_, exists := m.running()[id]
 		rev, known := s.Revisions[r.Revision]
-		if m.w.images[rev.Spec.Container.Image] == unmade {
+		if m.w.how(rev.Spec.Container.Image) == unmade {
 			exists = s.Containers[id].State == spec.ContainerFailed
 		}
 		if r.Machine == m.id && !exists && known && s.Services[r.Service].Wanted == spec.WantRunning {
@@ -291,7 +291,7 @@ func (m *simMachine) set(id string, c *simContainer) {
 }
 
 func (m *simMachine) begin(ctx context.Context, id string, rev spec.Revision) {
-	if m.w.images[rev.Spec.Container.Image] == unmade {
+	if m.w.how(rev.Spec.Container.Image) == unmade {
 		m.replica().Update(ctx, func(tx Tx) error { //nolint:errcheck // the sim's store does not fail
 			return tx.Put(spec.Container{Replica: id, Machine: m.id, State: spec.ContainerFailed, Error: "no such image"})
 		})
@@ -300,7 +300,7 @@ func (m *simMachine) begin(ctx context.Context, id string, rev spec.Revision) {
 	c := simContainer{revision: rev.ID, spec: rev.Spec.Container, state: spec.ContainerRunning, health: spec.HealthStarting}
 	// The container is there from now on, also if the agent ends while it starts.
 	m.set(id, &c)
-	if wait(ctx, simStart) == nil && m.w.images[c.spec.Image] != hangs {
+	if wait(ctx, simStart) == nil && m.w.how(c.spec.Image) != hangs {
 		m.probe(ctx, id, c)
 	}
 }
@@ -310,7 +310,7 @@ func (m *simMachine) probe(ctx context.Context, id string, c simContainer) {
 		return
 	}
 	done := c
-	switch m.w.images[c.spec.Image] {
+	switch m.w.how(c.spec.Image) {
 	case neverHealthy:
 		done.health = spec.HealthUnhealthy
 	case exits:
