@@ -13,7 +13,6 @@ import (
 
 	"uncloud/agent/internal/runtime"
 	"uncloud/internal/faults"
-	"uncloud/internal/spec"
 )
 
 // leave begins the end of this member: its containers are stopped and removed,
