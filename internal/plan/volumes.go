@@ -57,3 +57,21 @@ func soleWriterVolumes(sp spec.ServiceSpec, project string) map[string]string {
 	}
 	return names
 }
+
+// Contender is the service of the plan that writes to a volume of one that the
+// plan removes, with that volume; empty when there is none, or it is shared.
+func (p Plan) Contender(removed ServicePlan) (service, volume string) {
+	theirs := soleWriterVolumes(removed.Revision.Spec, p.Project)
+	for _, sp := range p.Services {
+		if sp.After == nil {
+			continue
+		}
+		ours := soleWriterVolumes(sp.Revision.Spec, p.Project)
+		for _, name := range sortedKeys(ours) {
+			if _, both := theirs[name]; both {
+				return sp.Name(), ours[name]
+			}
+		}
+	}
+	return "", ""
+}

@@ -59,19 +59,42 @@ func (d *Driver) Deploy(ctx context.Context, req DeployRequest, report func(Prog
 	for _, dr := range drives {
 		dr.skipHealth = req.SkipHealth
 	}
-	d.awaitPruned(ctx, before, p, say)
+	if err := d.awaitPruned(ctx, before, p, say); err != nil {
+		unbeginAll(ctx, drives, err)
+		return err
+	}
 	return carryAll(ctx, drives)
 }
 
-// awaitPruned waits for the containers of services that the plan removed.
-func (d *Driver) awaitPruned(ctx context.Context, before *spec.State, p plan.Plan, say *reporter) {
+// awaitPruned waits for the containers of services that the plan removed. One
+// that does not end is an error where another service is to have its volume.
+func (d *Driver) awaitPruned(ctx context.Context, before *spec.State, p plan.Plan, say *reporter) error {
 	for _, sp := range p.Services {
 		if sp.Change != plan.Remove {
 			continue
 		}
 		d.awaitGone(ctx, before.ReplicasOf(sp.ID()), grace(sp.Revision)+goneWithin, say)
+		if service, volume := p.Contender(sp); service != "" {
+			for _, r := range before.ReplicasOf(sp.ID()) {
+				if _, exists := d.Store.State().Containers[r.ID]; exists {
+					return faults.New(faults.Conflict, "%s on %s has not ended, and %s would write to its volume %s",
+						r.Name, before.MachineName(r.Machine), service, volume).
+						WithHint("deploy again when it has: uc deploy")
+				}
+			}
+		}
 		for _, s := range sp.Steps {
 			say.send(Progress{Kind: ProgressDone, Step: &s})
+		}
+	}
+	return nil
+}
+
+// unbeginAll takes back services whose turn did not come.
+func unbeginAll(ctx context.Context, drives []*drive, cause error) {
+	for _, d := range drives {
+		if err := d.unbegin(ctx, cause); err != nil {
+			d.Log.Error("service is not back where it was", "service", d.name, "err", err)
 		}
 	}
 }
@@ -86,11 +109,7 @@ func carryAll(ctx context.Context, drives []*drive) error {
 			n = len(drives)
 		}
 		if err := sideBySide(ctx, drives[:n]); err != nil {
-			for _, rest := range drives[n:] {
-				if undone := rest.unbegin(ctx, err); undone != nil {
-					rest.Log.Error("service is not back where it was", "service", rest.name, "err", undone)
-				}
-			}
+			unbeginAll(ctx, drives[n:], err)
 			return err
 		}
 		drives = drives[n:]

@@ -143,6 +143,29 @@ func TestARenamedServiceWaitsForTheOldOne(t *testing.T) {
 	})
 }
 
+// TestARenamedServiceDoesNotBegin while the old one has the volume: it is as if
+// it had not been asked for.
+func TestARenamedServiceDoesNotBegin(t *testing.T) {
+	inWorld(t, three, func(t *testing.T, w *simWorld) {
+		must(t, w.m("a").deploy(db("db:1")))
+		w.neverTwoWriters()
+		w.becomes("db:1", stays)
+		renamed := db("postgres:1")
+		renamed.Name = "postgres"
+		request := DeployRequest{Project: "shop", Specs: []spec.ServiceSpec{renamed}, Prune: true}
+		wantCode(t, w.m("a").driver.Deploy(w.ctx, request, nil), faults.Conflict)
+		if s := w.m("a").replica().State(); len(s.Services) != 0 || len(s.Rollouts) != 0 || len(s.Volumes) != 1 {
+			t.Error(w.dump("a"))
+		}
+		w.becomes("db:1", healthy)
+		w.settled("a")
+		must(t, w.m("a").driver.Deploy(w.ctx, request, nil))
+		if w.settled("a"); w.serving("postgres:1") != 1 {
+			t.Error(w.dump("a"))
+		}
+	})
+}
+
 // TestScalesDoNotEvictHistory, nor do deploys that fail.
 func TestScalesDoNotEvictHistory(t *testing.T) {
 	inWorld(t, []string{"a"}, func(t *testing.T, w *simWorld) {

@@ -181,6 +181,14 @@ func (p simPeers) HasImages(ctx context.Context, machine string, images []string
 	return present, err
 }
 
+// image of a container, or none where there is none.
+func (c *simContainer) image() string {
+	if c == nil {
+		return ""
+	}
+	return c.spec.Image
+}
+
 // becomes says how containers of an image behave from now on.
 func (w *simWorld) becomes(image string, b behaviour) {
 	w.mu.Lock()

@@ -44,6 +44,7 @@ const (
 	exits
 	hangs  // never becomes anything
 	unmade // the engine cannot make it
+	stays  // does not end
 )
 
 // simMachine is a machine: its agent may be gone while its containers run on.
@@ -325,6 +326,9 @@ func (m *simMachine) probe(ctx context.Context, id string, c simContainer) {
 func (m *simMachine) end(ctx context.Context, id string) {
 	m.w.sendsNobody(id)
 	if wait(ctx, simStop) != nil {
+		return
+	}
+	if m.w.how(m.running()[id].image()) == stays {
 		return
 	}
 	m.set(id, nil)
