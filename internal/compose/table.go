@@ -64,7 +64,7 @@ var keys = []key{
 	{"configs.*.template_driver", refused, "give it a file or content"},
 
 	{"services.*.name", absent, ""},
-	{"services.*.image", mapped, ""},
+	{"services.*.image", mapped, "without a registry it is on Docker Hub; one that begins with localhost/ is on no registry: only machines that it was pushed to run it"},
 	{"services.*.pull_policy", mapped, "always, missing, if_not_present, never"},
 	{"services.*.pull_refresh_after", refused, "use pull_policy: always"},
 	{"services.*.build", accepted, noBuild},
