@@ -4,17 +4,14 @@
 package cli_test
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"io"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -34,9 +31,7 @@ func TestMain(m *testing.M) {
 }
 
 func uc() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-	os.Exit(command.Main(ctx, command.Process{
+	os.Exit(command.Main(command.UntilInterrupted(), command.Process{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Environ: os.Environ,
 		Now: func() time.Time { return noon }, Version: "1.2.3",
 	}))
