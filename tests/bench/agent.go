@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -40,7 +41,7 @@ type sample struct {
 	anon    int64         // bytes of pss that are not pages of files
 	cpu     time.Duration // user and system
 	written int64         // bytes that it sent to a disk
-	engine  int           // process of Podman's service
+	engine  int           // process of Podman's service; 0 while it is away, as it is when nobody asks it
 	podman  int64         // bytes that it sent to a disk
 	logged  int           // lines in the journal of either
 	changed time.Time     // of the newest file in its state directory
@@ -149,16 +150,20 @@ func rest(ctx context.Context, d time.Duration) error {
 // would be work of the machine. Podman's service is what the agent keeps busy.
 func look(ctx context.Context, m *lab.Machine) (sample, error) {
 	pid, err := pidOf(ctx, m, "uncloud")
+	if err == nil && pid == 0 {
+		err = errors.New("it does not run")
+	}
 	if err != nil {
 		return sample{}, fmt.Errorf("agent of %s: %w", m.Name, err)
 	}
-	engine, err := pidOf(ctx, m, "podman")
-	if err != nil {
-		return sample{}, fmt.Errorf("podman of %s: %w", m.Name, err)
+	s := sample{at: time.Now()}
+	if s.engine, err = pidOf(ctx, m, "podman"); err != nil {
+		return s, fmt.Errorf("podman of %s: %w", m.Name, err)
 	}
-	s := sample{at: time.Now(), engine: engine}
-	if s.podman, err = field(engine, "io", "write_bytes:"); err != nil {
-		return s, err
+	if s.engine != 0 {
+		if s.podman, err = field(s.engine, "io", "write_bytes:"); err != nil {
+			return s, err
+		}
 	}
 	journal, err := m.Output(ctx, "journalctl", "-q", "-o", "cat", "-u", "uncloud", "-u", "podman")
 	if err != nil {
@@ -182,14 +187,17 @@ func look(ctx context.Context, m *lab.Machine) (sample, error) {
 	return s, err
 }
 
-// pidOf finds the main process of a unit as the host numbers it. In the machine it has
-// another number, the last one of its NSpid.
+// pidOf finds the main process of a unit as the host numbers it, or 0 where it does
+// not run. In the machine it has another number, the last one of its NSpid.
 func pidOf(ctx context.Context, m *lab.Machine, unit string) (int, error) {
 	out, err := m.Output(ctx, "systemctl", "show", "-P", "MainPID", unit)
 	if err != nil {
 		return 0, err
 	}
 	inner := strings.TrimSpace(out)
+	if inner == "0" {
+		return 0, nil
+	}
 	init, err := m.Path("")
 	if err != nil {
 		return 0, err
