@@ -243,8 +243,7 @@ func alreadyMember(m *member) error {
 		WithHint("see it with: uc machine ls; to leave it: uncloudd reset")
 }
 
-// Reset forgets the cluster. Untold is why the others may not
-// know of it.
+// Reset forgets the cluster. Untold is why the others may not know of it.
 func (a *Agent) Reset(ctx context.Context) (untold, err error) {
 	a.joining.Lock()
 	defer a.joining.Unlock()
